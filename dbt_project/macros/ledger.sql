@@ -1,0 +1,19 @@
+{#- The select of a ledger table: the columns its contract declares, typed, and no row. dbt owns the table's
+    name, columns, tests and lineage; `trendcast` appends the rows. -#}
+{% macro ledger_table() %}
+    {%- set columns = model.columns.values() | list -%}
+    select
+        {%- for column in columns %}
+        cast(null as {{ column.data_type }}) as {{ column.name }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    where 1 = 0
+{% endmacro %}
+
+{#- The newest committed run that wrote rows of a kind: forecasts, backtests or coefficients. -#}
+{% macro latest_run(kind) -%}
+    select run_id
+    from {{ ref('trendcast', 'runs') }}
+    where status = 'committed' and {{ kind }}_rows > 0
+    order by finished_at desc, run_id desc
+    limit 1
+{%- endmacro %}

@@ -1,0 +1,13 @@
+{#- Twice the pinball loss of one row, averaged over the quantile levels (it tends to the CRPS). -#}
+{% macro pinball_loss(actual) -%}
+    (
+        {%- for name, level in trendcast.quantile_levels().items() %}
+        {{ '+ ' if not loop.first }}greatest({{ level }} * ({{ actual }} - {{ name }}), {{ level - 1 }} * ({{ actual }} - {{ name }}))
+        {%- endfor %}
+    ) * 2.0 / {{ trendcast.quantile_levels() | length }}
+{%- endmacro %}
+
+{#- 1.0 where the actual lies between two quantiles, both included. -#}
+{% macro covered(actual, lower, upper) -%}
+    case when {{ actual }} between {{ lower }} and {{ upper }} then 1.0 else 0.0 end
+{%- endmacro %}

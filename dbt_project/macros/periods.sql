@@ -1,0 +1,60 @@
+{#- A period's first day, at the grain. Weeks start on Monday on every engine. -#}
+{% macro period_start(date_expression) -%}
+    cast({{ dbt.date_trunc(trendcast.settings().grain, date_expression) }} as date)
+{%- endmacro %}
+
+{#- A whole number that counts periods: consecutive periods differ by one, so lags are subtraction
+    at every grain. Days count from 1970-01-01, weeks from the Monday before it, months from year 0. -#}
+{% macro period_index(date_expression) -%}
+    {%- set grain = trendcast.settings().grain -%}
+    {%- if grain == 'day' -%}
+        cast({{ dbt.datediff("cast('1970-01-01' as date)", date_expression, 'day') }} as integer)
+    {%- elif grain == 'week' -%}
+        cast(floor({{ dbt.datediff("cast('1969-12-29' as date)", date_expression, 'day') }} / 7.0) as integer)
+    {%- else -%}
+        cast(12 * extract(year from {{ date_expression }}) + extract(month from {{ date_expression }}) - 1 as integer)
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The last day of the period that starts at `start_expression`. -#}
+{% macro period_end(start_expression) -%}
+    cast({{ dbt.dateadd('day', -1, dbt.dateadd(trendcast.settings().grain, 1, start_expression)) }} as date)
+{%- endmacro %}
+
+{#- The local calendar date of a timestamp stored in UTC. A date, or a null time zone, stays as it is. -#}
+{% macro local_date(timestamp_expression, timezone) -%}
+    {{ return(adapter.dispatch('local_date', 'trendcast')(timestamp_expression, timezone)) }}
+{%- endmacro %}
+
+{% macro default__local_date(timestamp_expression, timezone) -%}
+    cast({{ timestamp_expression }} at time zone 'UTC' at time zone '{{ timezone }}' as date)
+{%- endmacro %}
+
+{% macro spark__local_date(timestamp_expression, timezone) -%}
+    cast(from_utc_timestamp({{ timestamp_expression }}, '{{ timezone }}') as date)
+{%- endmacro %}
+
+{#- One row per day between the columns `first_date` and `last_date` of a one-row relation, both
+    included, as column `date_day`. No row where either is null. -#}
+{% macro days_between(bounds) -%}
+    {{ return(adapter.dispatch('days_between', 'trendcast')(bounds)) }}
+{%- endmacro %}
+
+{% macro default__days_between(bounds) -%}
+    select cast(generate_series(
+        cast(first_date as timestamp), cast(last_date as timestamp), interval '1 day'
+    ) as date) as date_day
+    from {{ bounds }}
+{%- endmacro %}
+
+{% macro duckdb__days_between(bounds) -%}
+    select cast(unnest(generate_series(
+        cast(first_date as timestamp), cast(last_date as timestamp), interval '1 day'
+    )) as date) as date_day
+    from {{ bounds }}
+{%- endmacro %}
+
+{% macro spark__days_between(bounds) -%}
+    select explode(sequence(first_date, last_date, interval 1 day)) as date_day
+    from {{ bounds }}
+{%- endmacro %}

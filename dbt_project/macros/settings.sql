@@ -1,0 +1,69 @@
+{#- The settings as Python reads them: rendered vars, checked, carried by ftr_design in
+    config.meta.trendcast so that dbt and the CLI can never disagree. -#}
+{% macro settings() %}
+    {%- set grain = trendcast.one_of('grain', ['day', 'week', 'month']) -%}
+    {%- set season_length = var('season_length') or {'day': 7, 'week': 52, 'month': 12}[grain] -%}
+    {%- set windows = var('windows')
+        or {'day': [7, 28, 91], 'week': [4, 13, 52], 'month': [3, 6, 12]}[grain] -%}
+    {%- set horizon = trendcast.positive_integer('horizon', var('horizon')) -%}
+    {%- set step = var('backtest_step') or horizon -%}
+    {%- if var('series_key') is string or not var('series_key') -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'series_key' must be a list of at least one column, came: " ~ var('series_key')) }}
+    {%- endif -%}
+    {%- if windows is string or windows | length != 3 -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'windows' must be a list [short, medium, long], came: " ~ windows) }}
+    {%- endif -%}
+    {{ return({
+        'grain': grain,
+        'season_length': trendcast.positive_integer('season_length', season_length),
+        'windows': windows,
+        'horizon': horizon,
+        'lead_bucket': 7 if grain == 'day' else (4 if grain == 'week' else 3),
+        'series_key': var('series_key'),
+        'measure': trendcast.one_of('measure', ['quantity', 'revenue']),
+        'backtest_folds': trendcast.positive_integer('backtest_folds', var('backtest_folds')),
+        'backtest_step': trendcast.positive_integer('backtest_step', step),
+        'models': var('models'),
+        'champion_metric': trendcast.one_of('champion_metric', ['wql', 'wape']),
+        'seed': var('seed'),
+        'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
+        'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
+        'order_columns': var('order_columns'),
+        'lstm': var('lstm'),
+    }) }}
+{% endmacro %}
+
+{#- The value of a var that must be one of `valid`. -#}
+{% macro one_of(name, valid) %}
+    {%- if var(name) not in valid -%}
+        {{ exceptions.raise_compiler_error(
+            "var '" ~ name ~ "' must be one of " ~ valid | join(', ') ~ "; came: " ~ var(name)) }}
+    {%- endif -%}
+    {{ return(var(name)) }}
+{% endmacro %}
+
+{% macro positive_integer(name, value) %}
+    {%- if value is not integer or value < 1 -%}
+        {{ exceptions.raise_compiler_error(
+            "var '" ~ name ~ "' must be a whole number of at least 1; came: " ~ value) }}
+    {%- endif -%}
+    {{ return(value) }}
+{% endmacro %}
+
+{#- The quantile levels of every forecast table. Fixed, because contracts name their columns. -#}
+{% macro quantile_levels() %}
+    {{ return({
+        'q025': 0.025, 'q05': 0.05, 'q10': 0.1, 'q25': 0.25, 'q50': 0.5,
+        'q75': 0.75, 'q90': 0.9, 'q95': 0.95, 'q975': 0.975,
+    }) }}
+{% endmacro %}
+
+{#- The standard normal's quantiles at those levels. -#}
+{% macro normal_quantiles() %}
+    {{ return({
+        'q025': -1.959964, 'q05': -1.644854, 'q10': -1.281552, 'q25': -0.674490, 'q50': 0.0,
+        'q75': 0.674490, 'q90': 1.281552, 'q95': 1.644854, 'q975': 1.959964,
+    }) }}
+{% endmacro %}

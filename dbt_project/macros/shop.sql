@@ -1,0 +1,85 @@
+{#- Whether the shop has an optional source table. -#}
+{% macro has_source(name) %}
+    {{ return(var(name ~ '_table') is not none) }}
+{% endmacro %}
+
+{#- The SQL expression a canonical column has on the raw table, or a typed null where the shop has none. -#}
+{% macro mapped(mapping, column, type=none) -%}
+    {%- set expression = var(mapping).get(column) -%}
+    {%- if expression is none -%}
+        cast(null as {{ type or dbt.type_string() }})
+    {%- elif type -%}
+        cast({{ expression }} as {{ type }})
+    {%- else -%}
+        {{ expression }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The raw text of a value and its typed value or null: what staging needs to tell null from unreadable. -#}
+{% macro safe_mapped(mapping, column, type) -%}
+    {%- set expression = var(mapping).get(column) -%}
+    {%- if expression is none -%}
+        cast(null as {{ type }})
+    {%- else -%}
+        {{ dbt.safe_cast(dbt.cast(expression, dbt.type_string()), type) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Names of the product attributes the catalogue maps, without the key. -#}
+{% macro product_attributes() %}
+    {{ return(var('product_columns').keys() | reject('equalto', 'product_id') | list) }}
+{% endmacro %}
+
+{#- The text id of a series: its key values joined by '/', with '%' and '/' inside a value escaped,
+    so two different keys never share an id. -#}
+{% macro series_id(columns) -%}
+    {%- if columns | length == 1 -%}
+        cast({{ columns[0] }} as {{ dbt.type_string() }})
+    {%- else -%}
+        {%- for column in columns -%}
+            {{ " || '/' || " if not loop.first }}replace(replace(cast({{ column }} as {{ dbt.type_string() }}), '%', '%25'), '/', '%2F')
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Creates the demo shop's raw tables from the Parquet files beside this project, once. Only when
+    trendcast is the root project and `shop_schema` is the demo's, so it never touches a user's warehouse. -#}
+{% macro load_demo_shop() %}
+    {%- if execute and project_name == 'trendcast' and var('shop_schema') == 'demo_shop' -%}
+        {%- set folder = dbt.escape_single_quotes((invocation_args_dict.project_dir or '.') ~ '/demo_shop') -%}
+        create schema if not exists demo_shop;
+        {%- for table in ['transactions', 'products', 'promotions', 'demographics', 'campaigns',
+                          'campaign_descriptions', 'coupon_redemptions'] %}
+        create table if not exists demo_shop.{{ table }} as
+            select *, cast(now() as timestamp) as loaded_at from read_parquet('{{ folder }}/{{ table }}.parquet');
+        {%- endfor -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#- Quantities and money are exact decimals: their sums do not depend on the order of addition, so the
+    same data gives the same table on any number of threads. -#}
+{% macro type_amount() -%}
+    decimal(18, 6)
+{%- endmacro %}
+
+{#- The part of the series key that the promotion plan knows: product columns always, the location where the plan names it. -#}
+{% macro promotion_key() %}
+    {%- set known = ['product_id'] + trendcast.product_attributes() -%}
+    {%- if var('promotion_columns').get('location_id') -%}
+        {%- do known.append('location_id') -%}
+    {%- endif -%}
+    {{ return(var('series_key') | select('in', known) | list) }}
+{% endmacro %}
+
+{#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
+{% macro type_double() -%}
+    {{ return(adapter.dispatch('type_double', 'trendcast')()) }}
+{%- endmacro %}
+
+{% macro default__type_double() -%}
+    double precision
+{%- endmacro %}
+
+{% macro spark__type_double() -%}
+    double
+{%- endmacro %}

@@ -1,0 +1,107 @@
+-- One row per series, cutoff (the last one and the backtest's) and lead: the seasonal naive forecast, the
+-- yardstick every model is held against and what BI sees until a run exists. The mean is the last value
+-- observed at the target's position in the season; quantiles are those of its own past errors at the same
+-- distance (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 5.5), over eight seasons.
+{%- set settings = trendcast.settings() %}
+{%- set season = settings.season_length %}
+{%- set error_periods = [8 * season, settings.windows[2]] | max %}
+with leads as (
+
+    {% for lead in range(1, settings.horizon + 1) %}
+    select
+        {{ lead }} as lead,
+        {{ season * ((lead + season - 1) // season) }} as season_back
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+),
+
+points as (
+
+    select
+        cutoffs.fold,
+        cutoffs.cutoff_t,
+        cutoffs.cutoff,
+        history.series_id,
+        history.demand_class,
+        history.error_scale,
+        history.mean_medium,
+        leads.lead,
+        leads.season_back,
+        -- Without a whole season of history the naive forecast stands in.
+        coalesce(season.y, history.y) as mean
+    from {{ ref('int_cutoffs') }} as cutoffs
+    inner join {{ ref('ftr_history') }} as history
+        on history.t = cutoffs.cutoff_t
+    cross join leads
+    left join {{ ref('ftr_history') }} as season
+        on
+            season.series_id = history.series_id
+            and season.t = cutoffs.cutoff_t + leads.lead - leads.season_back
+
+),
+
+distances as (
+
+    select distinct season_back
+    from leads
+
+),
+
+errors as (
+
+    select
+        cutoffs.cutoff_t,
+        later.series_id,
+        distances.season_back,
+        later.y - earlier.y as error
+    from {{ ref('int_cutoffs') }} as cutoffs
+    inner join {{ ref('ftr_history') }} as later
+        on later.t <= cutoffs.cutoff_t and later.t > cutoffs.cutoff_t - {{ error_periods }}
+    cross join distances
+    inner join {{ ref('ftr_history') }} as earlier
+        on earlier.series_id = later.series_id and earlier.t = later.t - distances.season_back
+
+),
+
+spread as (
+
+    select
+        cutoff_t,
+        series_id,
+        season_back,
+        count(*) as n_errors
+        {% for name, level in trendcast.quantile_levels().items() %}
+        , {{ trendcast.quantile('error', level) }} as error_{{ name }}
+        {% endfor %}
+    from errors
+    group by 1, 2, 3
+
+)
+
+select
+    points.series_id,
+    points.fold,
+    points.cutoff_t,
+    points.cutoff,
+    points.lead,
+    points.cutoff_t + points.lead as target_t,
+    calendar.ds as target_date,
+    points.demand_class,
+    points.error_scale,
+    points.mean
+    {% for name, level in trendcast.quantile_levels().items() %}
+    -- Fewer errors than a quantile needs: the spread of a count of this size (Poisson, normal form).
+    , greatest(0, points.mean + case
+        when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40 then spread.error_{{ name }}
+        else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * greatest(points.mean_medium, 0.5))
+    end) as {{ name }}
+    {% endfor %}
+from points
+inner join {{ ref('ftr_calendar') }} as calendar
+    on calendar.t = points.cutoff_t + points.lead
+left join spread
+    on
+        points.cutoff_t = spread.cutoff_t
+        and points.series_id = spread.series_id
+        and points.season_back = spread.season_back

@@ -1,0 +1,44 @@
+-- One row per series, cutoff and lead: history as of the cutoff, the season as last seen at the target's
+-- position, and what is known in advance about the target. A view: a query that names its cutoffs pays
+-- only for them. `actual` is null where the target lies after the panel's end.
+{%- set settings = trendcast.settings() %}
+{{ config(materialized='view', meta={'trendcast': settings}) }}
+with leads as (
+
+    {% for lead in range(1, settings.horizon + 1) %}
+    select
+        {{ lead }} as lead,
+        {{ (lead - 1) // settings.lead_bucket + 1 }} as lead_bucket,
+        -- Whole seasons back from the target until the cutoff is reached.
+        {{ settings.season_length * ((lead + settings.season_length - 1) // settings.season_length) }} as season_back
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+)
+
+select
+    history.series_id,
+    history.t as cutoff_t,
+    history.ds as cutoff,
+    leads.lead,
+    leads.lead_bucket,
+    history.t + leads.lead as target_t,
+    calendar.ds as target_date,
+    target.y as actual,
+    history.demand_level,
+    history.demand_class,
+    history.error_scale,
+    {{ trendcast.columns_with_role('ftr_history', 'history', 'history') }},
+    {{ trendcast.columns_with_role('ftr_history', 'season', 'season', 'history.mean_short') }},
+    {{ trendcast.columns_with_role('ftr_known', 'known', 'known') }},
+    {{ trendcast.columns_with_role('ftr_calendar', 'known', 'calendar') }}
+from {{ ref('ftr_history') }} as history
+cross join leads
+inner join {{ ref('ftr_calendar') }} as calendar
+    on calendar.t = history.t + leads.lead
+inner join {{ ref('ftr_known') }} as known
+    on known.series_id = history.series_id and known.t = history.t + leads.lead
+left join {{ ref('ftr_history') }} as season
+    on season.series_id = history.series_id and season.t = history.t + leads.lead - leads.season_back
+left join {{ ref('ftr_history') }} as target
+    on target.series_id = history.series_id and target.t = history.t + leads.lead

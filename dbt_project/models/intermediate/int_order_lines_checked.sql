@@ -1,0 +1,54 @@
+-- One row per raw order line, with its series and, where cleaning refuses it, the first reason that applies.
+with lines as (
+
+    select
+        stg_order_lines.*,
+        {{ trendcast.local_date('stg_order_lines.ordered_at', var('order_timezone')) if var('order_timezone')
+            else 'cast(stg_order_lines.ordered_at as date)' }} as order_date,
+        {% if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') %}
+        row_number() over (
+            partition by order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text,
+                revenue, discount
+            order by loaded_at
+        ) as copy_number
+        {% else %}
+        1 as copy_number
+        {% endif %}
+    from {{ ref('stg_order_lines') }} as stg_order_lines
+
+),
+
+described as (
+
+    select
+        lines.*,
+        {% for attribute in trendcast.product_attributes() if trendcast.has_source('products') %}
+        products.{{ adapter.quote(attribute) }},
+        {% endfor %}
+        products.product_id is not null as is_in_catalogue
+    from lines
+    left join {{ ref('stg_products') }} as products
+        on lines.product_id = products.product_id
+
+)
+
+select
+    described.*,
+    {{ trendcast.series_id(var('series_key')) }} as series_id,
+    case
+        when ordered_at_text is null then 'missing_date'
+        when ordered_at is null then 'unreadable_date'
+        when product_id is null then 'missing_product'
+        when quantity_text is null then 'missing_quantity'
+        when quantity is null then 'unreadable_quantity'
+        {% if var('order_scope') %}
+        when not coalesce({{ var('order_scope') }}, false) then 'out_of_scope'
+        {% endif %}
+        when copy_number > 1 then 'duplicate_line'
+        when quantity <= 0 then 'quantity_not_positive'
+        when quantity > {{ var('max_quantity') }} then 'absurd_quantity'
+        when revenue < 0 then 'negative_revenue'
+        when revenue / quantity > {{ var('max_unit_price') }} then 'absurd_price'
+        when {{ trendcast.series_id(var('series_key')) }} is null then 'missing_series_key'
+    end as rejection_reason
+from described

@@ -1,0 +1,60 @@
+-- One row per series and target period: the champion's forecast of the latest committed run, or the SQL baseline.
+{%- set quantiles = trendcast.quantile_levels().keys() | list %}
+with latest as (
+
+    select *
+    from {{ ref('forecasts') }}
+    where run_id = ({{ trendcast.latest_run('forecasts') }})
+
+),
+
+-- The best-ranked model of the series' class that the run has; an unranked model comes last.
+ranked as (
+
+    select
+        latest.*,
+        series.demand_class,
+        row_number() over (
+            partition by latest.series_id, latest.lead
+            order by coalesce(champions.champion_rank, 1000), latest.model
+        ) as model_rank
+    from latest
+    left join {{ ref('dim_series') }} as series
+        on latest.series_id = series.series_id
+    left join {{ ref('fct_champions') }} as champions
+        on latest.model = champions.model and series.demand_class = champions.demand_class
+
+),
+
+baseline as (
+
+    select *
+    from {{ ref('ftr_baseline') }}
+    where fold = 0 and not exists ({{ trendcast.latest_run('forecasts') }})
+
+)
+
+select
+    series_id,
+    target_date,
+    lead,
+    cutoff,
+    model,
+    run_id,
+    demand_class,
+    mean,
+    {{ quantiles | join(',\n    ') }}
+from ranked
+where model_rank = 1
+union all
+select
+    series_id,
+    target_date,
+    lead,
+    cutoff,
+    'seasonal_naive' as model,
+    cast(null as {{ dbt.type_string() }}) as run_id,
+    demand_class,
+    mean,
+    {{ quantiles | join(',\n    ') }}
+from baseline

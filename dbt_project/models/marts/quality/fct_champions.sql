@@ -1,0 +1,27 @@
+-- One row per demand class and model of the latest backtest, ranked; rank 1 serves the class.
+with measured as (
+
+    select
+        demand_class,
+        model,
+        sum(abs(mean - actual)) / nullif(sum(actual), 0) as wape,
+        sum({{ trendcast.pinball_loss('actual') }}) / nullif(sum(actual), 0) as wql
+    from {{ ref('int_backtests') }}
+    group by demand_class, model
+
+)
+
+select
+    demand_class,
+    model,
+    wape,
+    wql,
+    -- Ties, and classes that sold nothing in the backtest, go to the baseline.
+    cast(row_number() over (
+        partition by demand_class
+        order by
+            coalesce({{ trendcast.settings().champion_metric }}, 0),
+            case when model = 'seasonal_naive' then 0 else 1 end,
+            model
+    ) as integer) as champion_rank
+from measured

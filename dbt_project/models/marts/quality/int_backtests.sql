@@ -1,0 +1,50 @@
+-- One row per model, fold, series and lead of the latest committed backtest; of the SQL baseline while there is none.
+{{ config(materialized='view') }}
+{%- set quantiles = trendcast.quantile_levels().keys() | join(', ') %}
+with ledger as (
+
+    select
+        model,
+        fold,
+        series_id,
+        cutoff,
+        target_date,
+        lead,
+        demand_class,
+        error_scale,
+        actual,
+        mean,
+        {{ quantiles }}
+    from {{ ref('backtests') }}
+    where run_id = ({{ trendcast.latest_run('backtests') }})
+
+),
+
+baseline as (
+
+    select
+        'seasonal_naive' as model,
+        fold,
+        baseline.series_id,
+        cutoff,
+        target_date,
+        lead,
+        baseline.demand_class,
+        baseline.error_scale,
+        history.y as actual,
+        mean,
+        {{ quantiles }}
+    from {{ ref('ftr_baseline') }} as baseline
+    inner join {{ ref('ftr_history') }} as history
+        on baseline.series_id = history.series_id and baseline.target_t = history.t
+    where
+        fold > 0
+        and not exists ({{ trendcast.latest_run('backtests') }})
+
+)
+
+select *
+from ledger
+union all
+select *
+from baseline

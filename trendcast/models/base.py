@@ -1,0 +1,107 @@
+"""What every model gives back and what the pipeline may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from trendcast.panel import Panel
+
+QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
+
+# Called with steps done, steps in all (an upper bound) and a short message.
+Progress = Callable[[int, int, str], None]
+
+
+class ModelError(ValueError):
+    """A model cannot be trained, loaded or used on this panel; the message says why."""
+
+
+def quantile_name(q: float) -> str:
+    """Return the ledger's column of a quantile level: 0.025 -> q025, 0.05 -> q05, 0.5 -> q50."""
+    if not 0 < q < 1:
+        raise ModelError(f"a quantile level lies between 0 and 1, got {q}")
+    digits = f"{q:.6f}".split(".")[1].rstrip("0")
+    return "q" + digits.ljust(2, "0")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A distribution for every series and lead after one cutoff.
+
+    Parameters
+    ----------
+    series_id : array [N]
+        The series, in the order of the rows below.
+    cutoff : int
+        The last period the forecast knows.
+    mean : array [N, H]
+        Expected demand.
+    quantiles : array [N, H, Q]
+        Demand at each of ``levels``, ascending along the last axis.
+    levels : tuple of float
+        The quantile levels, ascending.
+    """
+
+    series_id: npt.NDArray[np.str_]
+    cutoff: int
+    mean: npt.NDArray[np.floating]
+    quantiles: npt.NDArray[np.floating]
+    levels: tuple[float, ...] = QUANTILES
+
+    def __post_init__(self) -> None:
+        """Refuse what no mart should ever show."""
+        n = len(self.series_id)
+        if self.mean.ndim != 2 or self.mean.shape[0] != n:
+            raise ModelError(f"mean has shape {self.mean.shape}, expected ({n}, H)")
+        expected = (*self.mean.shape, len(self.levels))
+        if self.quantiles.shape != expected:
+            raise ModelError(f"quantiles have shape {self.quantiles.shape}, expected {expected}")
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ModelError(f"quantile levels must ascend, got {self.levels}")
+        whole = {"mean": self.mean, "quantiles": self.quantiles}
+        for name, values in whole.items():
+            self._refuse(~np.isfinite(values), values, f"{name} not finite")
+            self._refuse(values < 0, values, f"{name} negative")
+        self._refuse(np.diff(self.quantiles, axis=-1) < 0, self.quantiles, "quantiles not ordered")
+
+    def _refuse(self, bad: npt.NDArray[np.bool_], values: npt.NDArray[Any], what: str) -> None:
+        if bad.any():
+            i, h = np.argwhere(bad)[0][:2]
+            raise ModelError(
+                f"{what}: series {self.series_id[i]!r}, lead {h + 1}, values {values[i, h]}"
+            )
+
+    @property
+    def horizon(self) -> int:
+        """Number of leads, H."""
+        return self.mean.shape[1]
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """A model that learns from a panel and forecasts every series of one."""
+
+    name: str
+
+    def fit(self, panel: Panel, *, seed: int = 0, progress: Progress | None = None) -> Self:
+        """Learn from all of the panel; pass ``panel.truncate(cutoff)`` to learn as of a cutoff."""
+        ...
+
+    def predict(self, panel: Panel, cutoff: int | None = None) -> Forecast:
+        """Forecast the ``horizon`` periods after the cutoff (default: the panel's end)."""
+        ...
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write the model as data (no pickles) and return the files written."""
+        ...
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read a model written by ``save``."""
+        ...

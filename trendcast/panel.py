@@ -1,0 +1,504 @@
+"""The panel: every series' rows in contiguous arrays, and windows cut from them without copies.
+
+Rows are sorted by series, then period. A series' rows are consecutive periods from its first one to
+the common last period ``end``; known-future rows go on for ``horizon`` periods. Shapes use N series,
+R rows (all series together), H leads, L context periods and B windows in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+UNITS = ("demand", "none")
+UNKNOWN = 0  # the static code of a category that was never seen
+
+
+class PanelError(ValueError):
+    """The tables do not form a panel; the message names the series and column and what came."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which columns of the feature tables play which part.
+
+    Parameters
+    ----------
+    history : mapping of str to str
+        Column -> unit (``demand`` scales with the series' level, ``none`` does not). Trailing
+        features as of their own row's period; read at the cutoff.
+    season : mapping of str to str
+        Column -> unit. Trailing features read at the last observed period with the target's
+        seasonal position.
+    known : sequence of str
+        Columns known in advance: calendar, promotions, planned prices.
+    static : sequence of str
+        Columns that describe a series.
+    series, period, target : str
+        The key columns and the demand column. ``period`` holds consecutive integers.
+    """
+
+    history: Mapping[str, str] = field(default_factory=dict)
+    season: Mapping[str, str] = field(default_factory=dict)
+    known: Sequence[str] = ()
+    static: Sequence[str] = ()
+    series: str = "series_id"
+    period: str = "t"
+    target: str = "y"
+
+    def __post_init__(self) -> None:
+        """Refuse units nobody knows how to scale."""
+        for column, unit in (*self.history.items(), *self.season.items()):
+            if unit not in UNITS:
+                raise PanelError(f"column {column!r}: unit {unit!r} is not one of {UNITS}")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch of B windows, each one series seen at one cutoff.
+
+    Periods before a series' first row are padding on the left: zero, with ``mask`` False.
+    """
+
+    y: FloatArray  # [B, L]
+    mask: BoolArray  # [B, L]
+    past_known: FloatArray  # [B, L, K]
+    known: FloatArray  # [B, H, K]
+    history: FloatArray  # [B, F], at the cutoff
+    season: FloatArray  # [B, H, G], at the last observed period of the target's seasonal position
+    season_mask: BoolArray  # [B, H]
+    static: npt.NDArray[np.int32]  # [B, S]
+    age: IntArray  # [B], periods from the first row to the cutoff, both included
+    target: FloatArray | None  # [B, H]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All series of one feature build, up to and including period ``end``."""
+
+    series_id: npt.NDArray[np.str_]  # [N]
+    start: IntArray  # [N], period of the first row
+    end: int
+    horizon: int
+    season_length: int
+    y: FloatArray  # [R]
+    offsets: IntArray  # [N + 1], first row of each series in y, history and season
+    history: FloatArray  # [R, F]
+    history_columns: tuple[str, ...]
+    history_units: tuple[str, ...]
+    season: FloatArray  # [R, G]
+    season_columns: tuple[str, ...]
+    season_units: tuple[str, ...]
+    known: FloatArray  # [R + N * H, K]
+    known_columns: tuple[str, ...]
+    known_offsets: IntArray  # [N + 1]
+    static: npt.NDArray[np.int32]  # [N, S], 0 is unknown
+    static_columns: tuple[str, ...]
+    static_categories: tuple[tuple[str, ...], ...]  # category of code k + 1, one tuple a column
+
+    def __post_init__(self) -> None:
+        """Check the shapes against each other."""
+        n, rows = len(self.series_id), int(self.offsets[-1]) if len(self.offsets) else 0
+        expected = {
+            "start": (n,),
+            "offsets": (n + 1,),
+            "known_offsets": (n + 1,),
+            "y": (rows,),
+            "history": (rows, len(self.history_columns)),
+            "season": (rows, len(self.season_columns)),
+            "known": (rows + n * self.horizon, len(self.known_columns)),
+            "static": (n, len(self.static_columns)),
+        }
+        for name, shape in expected.items():
+            came = getattr(self, name).shape
+            if came != shape:
+                raise PanelError(f"{name} has shape {came}, expected {shape}")
+        if self.horizon < 1 or self.season_length < 1:
+            raise PanelError(
+                f"horizon and season_length must be at least 1, "
+                f"got {self.horizon} and {self.season_length}"
+            )
+
+    @property
+    def n_series(self) -> int:
+        """Number of series, N."""
+        return len(self.series_id)
+
+    @property
+    def lengths(self) -> IntArray:
+        """Number of rows of each series, [N]."""
+        return np.diff(self.offsets)
+
+    @property
+    def static_cardinalities(self) -> tuple[int, ...]:
+        """Number of codes of each static column, the unknown code included."""
+        return tuple(len(categories) + 1 for categories in self.static_categories)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        history_table: pa.Table,
+        known_table: pa.Table,
+        static_table: pa.Table,
+        roles: Roles,
+        *,
+        horizon: int,
+        season_length: int,
+    ) -> Panel:
+        """Build a panel from the three feature tables.
+
+        Parameters
+        ----------
+        history_table : pyarrow.Table
+            One row per series and period, ordered by them: key, target, history and season columns.
+        known_table : pyarrow.Table
+            One row per series and period, ordered by them, at least from each series' first period
+            to ``end + horizon``. Other series and periods are ignored.
+        static_table : pyarrow.Table
+            One row per series, in any order. Other series are ignored.
+        roles : Roles
+            Which columns to read.
+        horizon, season_length : int
+            In periods.
+
+        Returns
+        -------
+        Panel
+            Missing feature values are 0. A missing target is an error.
+        """
+        _require(history_table, "history", (roles.target, *roles.history, *roles.season), roles)
+        _require(known_table, "known", roles.known, roles)
+        _require(static_table, "static", roles.static, roles, period=False)
+        blocks = _Blocks.of(history_table, roles, "history")
+        end = _common_end(blocks)
+        y = _matrix(history_table, (roles.target,), blocks, missing_is_error=True)[:, 0]
+        known_offsets = blocks.offsets + horizon * np.arange(len(blocks.series_id) + 1)
+        static, categories = _static(static_table, roles, blocks.series_id)
+        return cls(
+            series_id=blocks.series_id,
+            start=blocks.first,
+            end=end,
+            horizon=horizon,
+            season_length=season_length,
+            y=y,
+            offsets=blocks.offsets,
+            history=_matrix(history_table, tuple(roles.history), blocks),
+            history_columns=tuple(roles.history),
+            history_units=tuple(roles.history.values()),
+            season=_matrix(history_table, tuple(roles.season), blocks),
+            season_columns=tuple(roles.season),
+            season_units=tuple(roles.season.values()),
+            known=_known(known_table, roles, blocks, end + horizon),
+            known_columns=tuple(roles.known),
+            known_offsets=known_offsets,
+            static=static,
+            static_columns=tuple(roles.static),
+            static_categories=categories,
+        )
+
+    def truncate(self, end: int) -> Panel:
+        """Return the panel as it was known at an earlier ``end``.
+
+        Rows after ``end`` (known features: after ``end + horizon``) are left out of the arrays, not
+        hidden, so nothing that reads the result can see them. Series that start later drop out.
+        """
+        if end > self.end:
+            raise PanelError(f"cannot truncate to period {end}: the panel ends at {self.end}")
+        if end == self.end:
+            return self
+        return self._take(np.flatnonzero(self.start <= end), end)
+
+    def select(self, series: npt.ArrayLike) -> Panel:
+        """Return the panel of some series, given by position or as a boolean mask [N]."""
+        index = np.asarray(series)
+        if index.dtype == bool:
+            index = np.flatnonzero(index)
+        return self._take(index.astype(np.int64), self.end)
+
+    def _take(self, series: IntArray, end: int) -> Panel:
+        lengths = end + 1 - self.start[series]
+        rows = _ranges(self.offsets[series], lengths)
+        known_rows = _ranges(self.known_offsets[series], lengths + self.horizon)
+        offsets = _offsets(lengths)
+        changed = {
+            "series_id": self.series_id[series],
+            "start": self.start[series],
+            "end": end,
+            "y": self.y[rows],
+            "offsets": offsets,
+            "history": self.history[rows],
+            "season": self.season[rows],
+            "known": self.known[known_rows],
+            "known_offsets": offsets + self.horizon * np.arange(len(series) + 1),
+            "static": self.static[series],
+        }
+        return Panel(**{f.name: changed.get(f.name, getattr(self, f.name)) for f in fields(self)})
+
+    def windows(
+        self, series: IntArray, cutoff: IntArray, length: int, *, with_target: bool = False
+    ) -> Windows:
+        """Gather a batch of windows.
+
+        Parameters
+        ----------
+        series : array [B]
+            Positions of the series.
+        cutoff : array [B]
+            Last period each window may know; from the series' first period to ``end``.
+        length : int
+            Context periods L, cutoff included.
+        with_target : bool
+            Whether to gather the H periods after the cutoff too; they must be in the panel.
+
+        Returns
+        -------
+        Windows
+            Copies of B windows only.
+        """
+        series, cutoff = np.asarray(series, np.int64), np.asarray(cutoff, np.int64)
+        self._check_cutoffs(series, cutoff, with_target)
+        first = self.offsets[series]
+        age = cutoff - self.start[series] + 1
+        row = first + age - 1  # [B], the cutoff's row
+        past = row[:, None] + np.arange(1 - length, 1)  # [B, L]
+        mask = past >= first[:, None]
+        past = np.where(mask, past, first[:, None])
+        shift = (self.known_offsets[series] - first)[:, None]
+        ahead = row[:, None] + np.arange(1, self.horizon + 1)  # [B, H]
+        aligned = row[:, None] + season_steps(self.horizon, self.season_length)  # [B, H]
+        season_mask = aligned >= first[:, None]
+        season = self.season.take(np.where(season_mask, aligned, row[:, None]), axis=0)
+        return Windows(
+            y=self.y.take(past) * mask,
+            mask=mask,
+            past_known=self.known.take(past + shift, axis=0) * mask[:, :, None],
+            known=self.known.take(ahead + shift, axis=0),
+            history=self.history.take(row, axis=0),
+            season=season * season_mask[:, :, None],
+            season_mask=season_mask,
+            static=self.static.take(series, axis=0),
+            age=age,
+            target=self.y.take(ahead) if with_target else None,
+        )
+
+    def _check_cutoffs(self, series: IntArray, cutoff: IntArray, with_target: bool) -> None:
+        last = self.end - self.horizon if with_target else self.end
+        late = np.flatnonzero(cutoff > last)
+        if len(late):
+            what = f"whose {self.horizon} targets are in the panel" if with_target else "with data"
+            raise PanelError(
+                f"series {self.series_id[series[late[0]]]!r}: cutoff {cutoff[late[0]]} is after "
+                f"{last}, the last one {what}"
+            )
+        early = np.flatnonzero(cutoff < self.start[series])
+        if len(early):
+            name, first = self.series_id[series[early[0]]], self.start[series[early[0]]]
+            raise PanelError(
+                f"series {name!r}: cutoff {cutoff[early[0]]} is before its first period {first}"
+            )
+
+
+def season_steps(horizon: int, season_length: int) -> IntArray:
+    """Return the steps from the cutoff to the period each lead's season features are read at, [H].
+
+    Lead h reads ``c + h - S * ceil(h / S)``: the last observed period of its seasonal position.
+    """
+    lead = np.arange(1, horizon + 1)
+    return lead - season_length * -(-lead // season_length)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Where each series' rows are in a table ordered by series and period."""
+
+    series_id: npt.NDArray[np.str_]  # [N]
+    offsets: IntArray  # [N + 1]
+    first: IntArray  # [N], period of the first row
+    last: IntArray  # [N], period of the last row
+
+    @classmethod
+    def of(cls, table: pa.Table, roles: Roles, name: str) -> _Blocks:
+        if table.num_rows == 0:
+            raise PanelError(f"the {name} table has no rows")
+        codes, series = _encode(table, roles.series, name)
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))  # -1 is no code: row 0 starts a block
+        repeated = np.flatnonzero(np.bincount(codes[starts]) > 1)
+        if len(repeated):
+            raise PanelError(
+                f"the {name} table is not ordered by {roles.series!r}: series "
+                f"{series[repeated[0]]!r} comes in several places"
+            )
+        offsets = np.append(starts, len(codes))
+        period = _periods(table, roles.period, name)
+        series_id = series[codes[starts]]
+        _check_consecutive(period, offsets, series_id, roles.period, name)
+        return cls(series_id, offsets, period[starts], period[offsets[1:] - 1])
+
+    def name_of_row(self, row: int) -> str:
+        return str(self.series_id[np.searchsorted(self.offsets, row, side="right") - 1])
+
+
+def _encode(table: pa.Table, column: str, name: str) -> tuple[IntArray, npt.NDArray[np.str_]]:
+    """Return the code of each row and the series of each code."""
+    keys = table.column(column)
+    if keys.null_count:
+        raise PanelError(f"the {name} table has {keys.null_count} rows without {column!r}")
+    if not pa.types.is_dictionary(keys.type):
+        keys = pc.dictionary_encode(keys.cast(pa.large_string()))
+    merged = keys.unify_dictionaries().combine_chunks()
+    if isinstance(merged, pa.ChunkedArray):
+        merged = merged.chunk(0)
+    series = np.asarray(merged.dictionary.cast(pa.string()).to_pylist(), dtype=np.str_)
+    return merged.indices.to_numpy(zero_copy_only=False).astype(np.int64), series
+
+
+def _periods(table: pa.Table, column: str, name: str) -> IntArray:
+    values = table.column(column)
+    if not pa.types.is_integer(values.type):
+        raise PanelError(
+            f"column {column!r} of the {name} table must be an integer period, is {values.type}"
+        )
+    if values.null_count:
+        raise PanelError(f"column {column!r} of the {name} table has {values.null_count} nulls")
+    return values.to_numpy().astype(np.int64)
+
+
+def _check_consecutive(
+    period: IntArray, offsets: IntArray, series_id: npt.NDArray[np.str_], column: str, name: str
+) -> None:
+    step = np.diff(period)
+    step[offsets[1:-1] - 1] = 1  # from one series to the next anything goes
+    wrong = np.flatnonzero(step != 1)
+    if not len(wrong):
+        return
+    at = int(wrong[0])
+    which = series_id[np.searchsorted(offsets, at, side="right") - 1]
+    came = "is there twice" if step[at] == 0 else f"is followed by {period[at + 1]}"
+    raise PanelError(
+        f"{name} table, series {which!r}: {column} {period[at]} {came}; "
+        f"periods must be consecutive and ascending"
+    )
+
+
+def _common_end(blocks: _Blocks) -> int:
+    end = int(blocks.last.max())
+    short = np.flatnonzero(blocks.last != end)
+    if len(short):
+        raise PanelError(
+            f"series {blocks.series_id[short[0]]!r} ends at period {blocks.last[short[0]]}, others "
+            f"at {end}: every series must be filled up to the common end ({len(short)} are not)"
+        )
+    return end
+
+
+def _require(
+    table: pa.Table, name: str, columns: Sequence[str], roles: Roles, *, period: bool = True
+) -> None:
+    keys = (roles.series, roles.period) if period else (roles.series,)
+    missing = [c for c in (*keys, *columns) if c not in table.column_names]
+    if missing:
+        raise PanelError(f"the {name} table lacks {missing}; it has {table.column_names}")
+
+
+def _matrix(
+    table: pa.Table, columns: Sequence[str], blocks: _Blocks, *, missing_is_error: bool = False
+) -> FloatArray:
+    """Return the columns as float32 [R, F]; missing values become 0 or an error."""
+    out = np.empty((table.num_rows, len(columns)), np.float32)
+    for j, column in enumerate(columns):
+        at = 0
+        for chunk in table.column(column).chunks:
+            out[at : at + len(chunk), j] = _floats(chunk, column)
+            at += len(chunk)
+        bad = np.isinf(out[:, j])
+        if missing_is_error:
+            bad |= np.isnan(out[:, j])
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise PanelError(
+                f"series {blocks.name_of_row(row)!r}: column {column!r} is {out[row, j]} "
+                f"in row {row - blocks.offsets[np.searchsorted(blocks.offsets, row, 'right') - 1]}"
+            )
+        np.nan_to_num(out[:, j], copy=False)
+    return out
+
+
+def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.floating]:
+    if not (
+        pa.types.is_boolean(chunk.type)
+        or pa.types.is_integer(chunk.type)
+        or pa.types.is_floating(chunk.type)
+        or pa.types.is_decimal(chunk.type)
+        or pa.types.is_null(chunk.type)
+    ):
+        raise PanelError(f"column {column!r} must be a number, is {chunk.type}")
+    return chunk.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _known(table: pa.Table, roles: Roles, blocks: _Blocks, last: int) -> FloatArray:
+    """Return the known features of start..last of every series, [R + N * H, K]."""
+    if not roles.known:
+        rows = int((last + 1 - blocks.first).sum())
+        return np.empty((rows, 0), np.float32)
+    have = _Blocks.of(table, roles, "known")
+    position = {name: i for i, name in enumerate(have.series_id.tolist())}
+    where = np.array([position.get(name, -1) for name in blocks.series_id.tolist()])
+    if (where < 0).any():
+        missing = blocks.series_id[where < 0]
+        raise PanelError(f"the known table lacks {len(missing)} series, such as {missing[0]!r}")
+    short = np.flatnonzero((have.first[where] > blocks.first) | (have.last[where] < last))
+    if len(short):
+        i = short[0]
+        raise PanelError(
+            f"series {blocks.series_id[i]!r}: the known table covers periods "
+            f"{have.first[where[i]]} to {have.last[where[i]]}, needed are {blocks.first[i]} to {last}"
+        )
+    values = _matrix(table, tuple(roles.known), have)
+    begin = have.offsets[where] + blocks.first - have.first[where]
+    lengths = last + 1 - blocks.first
+    if int(lengths.sum()) == len(values) and np.array_equal(begin, _offsets(lengths)[:-1]):
+        return values
+    return values[_ranges(begin, lengths)]
+
+
+def _static(
+    table: pa.Table, roles: Roles, series_id: npt.NDArray[np.str_]
+) -> tuple[npt.NDArray[np.int32], tuple[tuple[str, ...], ...]]:
+    """Return codes [N, S] and each column's categories; a missing value has the unknown code."""
+    keys = table.column(roles.series).cast(pa.string()).to_pylist()
+    position = {name: i for i, name in enumerate(keys)}
+    if len(position) != len(keys):
+        twice = next(name for i, name in enumerate(keys) if position[name] != i)
+        raise PanelError(f"the static table has series {twice!r} twice")
+    missing = [name for name in series_id.tolist() if name not in position]
+    if missing:
+        raise PanelError(f"the static table lacks {len(missing)} series, such as {missing[0]!r}")
+    rows = np.array([position[name] for name in series_id.tolist()])
+    codes = np.zeros((len(series_id), len(roles.static)), np.int32)
+    categories = []
+    for j, column in enumerate(roles.static):
+        values = table.column(column).cast(pa.string()).combine_chunks().take(pa.array(rows))
+        names = sorted(pc.unique(values).drop_null().to_pylist())
+        found = pc.index_in(values, value_set=pa.array(names, pa.string()))
+        codes[:, j] = pc.fill_null(pc.add(found, 1), UNKNOWN).to_numpy(zero_copy_only=False)
+        categories.append(tuple(names))
+    return codes, tuple(categories)
+
+
+def _offsets(lengths: IntArray) -> IntArray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _ranges(begin: IntArray, lengths: IntArray) -> IntArray:
+    """Return the concatenated ranges begin[i] .. begin[i] + lengths[i] - 1."""
+    ends = np.cumsum(lengths)
+    return np.repeat(begin - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
