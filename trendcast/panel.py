@@ -1,29 +1,34 @@
 """The panel: every series' rows in contiguous arrays, and windows cut from them without copies.
 
-Rows are sorted by series, then period. A series' rows are consecutive periods from its first one to
-the common last period ``end``; known-future rows go on for ``horizon`` periods. Shapes use N series,
-R rows (all series together), H leads, L context periods and B windows in a batch.
+Rows are sorted by series, then period. A series' rows are consecutive periods from its first one
+to the common last period ``end``; known-future rows go on for ``horizon`` periods. Shapes use N
+series, R rows (all series together), H leads, L context periods and B windows in a batch, and the
+numbers of columns: F history, G season, K known, S static.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trendcast.errors import DataError
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+SERIES, PERIOD, DEMAND = "series_id", "t", "y"  # the key columns and what is forecast
 UNITS = ("demand", "none")
 UNKNOWN = 0  # the static code of a category that was never seen
 
 
-class PanelError(ValueError):
+class PanelError(DataError, ValueError):
     """The tables do not form a panel; the message names the series and column and what came."""
 
 
@@ -42,24 +47,19 @@ class Roles:
     known : sequence of str
         Columns known in advance: calendar, promotions, planned prices.
     static : sequence of str
-        Columns that describe a series.
-    series, period, target : str
-        The key columns and the demand column. ``period`` holds consecutive integers.
+        Categories that describe a series.
     """
 
     history: Mapping[str, str] = field(default_factory=dict)
     season: Mapping[str, str] = field(default_factory=dict)
     known: Sequence[str] = ()
     static: Sequence[str] = ()
-    series: str = "series_id"
-    period: str = "t"
-    target: str = "y"
 
     def __post_init__(self) -> None:
         """Refuse units nobody knows how to scale."""
-        for column, unit in (*self.history.items(), *self.season.items()):
+        for name, unit in (*self.history.items(), *self.season.items()):
             if unit not in UNITS:
-                raise PanelError(f"column {column!r}: unit {unit!r} is not one of {UNITS}")
+                raise PanelError(f"column {name!r}: unit {unit!r} is not one of {UNITS}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Windows:
     season_mask: BoolArray  # [B, H]
     static: npt.NDArray[np.int32]  # [B, S]
     age: IntArray  # [B], periods from the first row to the cutoff, both included
-    target: FloatArray | None  # [B, H]
+    target: FloatArray  # [B, H], or [B, 0] where it was not asked for
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,15 @@ class Panel:
         Parameters
         ----------
         history_table : pyarrow.Table
-            One row per series and period, ordered by them: key, target, history and season columns.
+            One row per series and period, ordered by them: ``series_id``, the integer period ``t``,
+            the demand ``y`` and the columns of the roles history and season.
         known_table : pyarrow.Table
-            One row per series and period, ordered by them, at least from each series' first period
-            to ``end + horizon``. Other series and periods are ignored.
+            One row per series and period, ordered by them: ``series_id``, ``t`` and the columns of
+            the role known, at least from each series' first period to ``end + horizon``. Other
+            series and periods are ignored.
         static_table : pyarrow.Table
-            One row per series, in any order. Other series are ignored.
+            One row per series, in any order: ``series_id`` and the columns of the role static.
+            Other series are ignored.
         roles : Roles
             Which columns to read.
         horizon, season_length : int
@@ -173,33 +176,32 @@ class Panel:
         Returns
         -------
         Panel
-            Missing feature values are 0. A missing target is an error.
+            Missing feature values are 0. Missing demand is an error.
         """
-        _require(history_table, "history", (roles.target, *roles.history, *roles.season), roles)
-        _require(known_table, "known", roles.known, roles)
-        _require(static_table, "static", roles.static, roles, period=False)
-        blocks = _Blocks.of(history_table, roles, "history")
+        history, season, known = tuple(roles.history), tuple(roles.season), tuple(roles.known)
+        _require(history_table, "history", (SERIES, PERIOD, DEMAND, *history, *season))
+        _require(known_table, "known", (SERIES, PERIOD, *known))
+        _require(static_table, "static", (SERIES, *roles.static))
+        blocks = _Blocks.of(history_table, "history")
         end = _common_end(blocks)
-        y = _matrix(history_table, (roles.target,), blocks, missing_is_error=True)[:, 0]
-        known_offsets = blocks.offsets + horizon * np.arange(len(blocks.series_id) + 1)
-        static, categories = _static(static_table, roles, blocks.series_id)
+        static, categories = _static(static_table, tuple(roles.static), blocks.series_id)
         return cls(
             series_id=blocks.series_id,
             start=blocks.first,
             end=end,
             horizon=horizon,
             season_length=season_length,
-            y=y,
+            y=_matrix(history_table, (DEMAND,), blocks, missing_is_error=True)[:, 0],
             offsets=blocks.offsets,
-            history=_matrix(history_table, tuple(roles.history), blocks),
-            history_columns=tuple(roles.history),
+            history=_matrix(history_table, history, blocks),
+            history_columns=history,
             history_units=tuple(roles.history.values()),
-            season=_matrix(history_table, tuple(roles.season), blocks),
-            season_columns=tuple(roles.season),
+            season=_matrix(history_table, season, blocks),
+            season_columns=season,
             season_units=tuple(roles.season.values()),
-            known=_known(known_table, roles, blocks, end + horizon),
-            known_columns=tuple(roles.known),
-            known_offsets=known_offsets,
+            known=_known(known_table, known, blocks, end + horizon),
+            known_columns=known,
+            known_offsets=blocks.offsets + horizon * np.arange(len(blocks.series_id) + 1),
             static=static,
             static_columns=tuple(roles.static),
             static_categories=categories,
@@ -229,7 +231,7 @@ class Panel:
         rows = _ranges(self.offsets[series], lengths)
         known_rows = _ranges(self.known_offsets[series], lengths + self.horizon)
         offsets = _offsets(lengths)
-        changed = {
+        changed: dict[str, Any] = {
             "series_id": self.series_id[series],
             "start": self.start[series],
             "end": end,
@@ -287,7 +289,7 @@ class Panel:
             season_mask=season_mask,
             static=self.static.take(series, axis=0),
             age=age,
-            target=self.y.take(ahead) if with_target else None,
+            target=self.y.take(ahead if with_target else ahead[:, :0]),
         )
 
     def _check_cutoffs(self, series: IntArray, cutoff: IntArray, with_target: bool) -> None:
@@ -296,14 +298,15 @@ class Panel:
         if len(late):
             what = f"whose {self.horizon} targets are in the panel" if with_target else "with data"
             raise PanelError(
-                f"series {self.series_id[series[late[0]]]!r}: cutoff {cutoff[late[0]]} is after "
-                f"{last}, the last one {what}"
+                f"series {_name(self.series_id, series[late[0]])}: cutoff {cutoff[late[0]]} "
+                f"is after {last}, the last one {what}"
             )
         early = np.flatnonzero(cutoff < self.start[series])
         if len(early):
-            name, first = self.series_id[series[early[0]]], self.start[series[early[0]]]
+            i = series[early[0]]
             raise PanelError(
-                f"series {name!r}: cutoff {cutoff[early[0]]} is before its first period {first}"
+                f"series {_name(self.series_id, i)}: cutoff {cutoff[early[0]]} is before "
+                f"its first period {self.start[i]}"
             )
 
 
@@ -326,32 +329,34 @@ class _Blocks:
     last: IntArray  # [N], period of the last row
 
     @classmethod
-    def of(cls, table: pa.Table, roles: Roles, name: str) -> _Blocks:
+    def of(cls, table: pa.Table, name: str) -> _Blocks:
         if table.num_rows == 0:
             raise PanelError(f"the {name} table has no rows")
-        codes, series = _encode(table, roles.series, name)
+        codes, series = _encode(table, name)
         starts = np.flatnonzero(np.diff(codes, prepend=-1))  # -1 is no code: row 0 starts a block
         repeated = np.flatnonzero(np.bincount(codes[starts]) > 1)
         if len(repeated):
             raise PanelError(
-                f"the {name} table is not ordered by {roles.series!r}: series "
-                f"{series[repeated[0]]!r} comes in several places"
+                f"the {name} table is not ordered by {SERIES!r}: series "
+                f"{_name(series, repeated[0])} comes in several places"
             )
         offsets = np.append(starts, len(codes))
-        period = _periods(table, roles.period, name)
+        period = _periods(table, name)
         series_id = series[codes[starts]]
-        _check_consecutive(period, offsets, series_id, roles.period, name)
+        _check_consecutive(period, offsets, series_id, name)
         return cls(series_id, offsets, period[starts], period[offsets[1:] - 1])
 
-    def name_of_row(self, row: int) -> str:
-        return str(self.series_id[np.searchsorted(self.offsets, row, side="right") - 1])
+
+def _name(series_id: npt.NDArray[np.str_], position: int | np.intp) -> str:
+    """Return a series' name in quotes, for a message."""
+    return repr(str(series_id[position]))
 
 
-def _encode(table: pa.Table, column: str, name: str) -> tuple[IntArray, npt.NDArray[np.str_]]:
+def _encode(table: pa.Table, name: str) -> tuple[IntArray, npt.NDArray[np.str_]]:
     """Return the code of each row and the series of each code."""
-    keys = table.column(column)
+    keys = table.column(SERIES)
     if keys.null_count:
-        raise PanelError(f"the {name} table has {keys.null_count} rows without {column!r}")
+        raise PanelError(f"the {name} table has {keys.null_count} rows without {SERIES!r}")
     if not pa.types.is_dictionary(keys.type):
         keys = pc.dictionary_encode(keys.cast(pa.large_string()))
     merged = keys.unify_dictionaries().combine_chunks()
@@ -361,19 +366,20 @@ def _encode(table: pa.Table, column: str, name: str) -> tuple[IntArray, npt.NDAr
     return merged.indices.to_numpy(zero_copy_only=False).astype(np.int64), series
 
 
-def _periods(table: pa.Table, column: str, name: str) -> IntArray:
-    values = table.column(column)
+def _periods(table: pa.Table, name: str) -> IntArray:
+    values = table.column(PERIOD)
     if not pa.types.is_integer(values.type):
         raise PanelError(
-            f"column {column!r} of the {name} table must be an integer period, is {values.type}"
+            f"column {PERIOD!r} of the {name} table must be an integer period, is {values.type}"
         )
     if values.null_count:
-        raise PanelError(f"column {column!r} of the {name} table has {values.null_count} nulls")
-    return values.to_numpy().astype(np.int64)
+        raise PanelError(f"column {PERIOD!r} of the {name} table has {values.null_count} nulls")
+    period: IntArray = values.to_numpy().astype(np.int64)
+    return period
 
 
 def _check_consecutive(
-    period: IntArray, offsets: IntArray, series_id: npt.NDArray[np.str_], column: str, name: str
+    period: IntArray, offsets: IntArray, series_id: npt.NDArray[np.str_], name: str
 ) -> None:
     step = np.diff(period)
     step[offsets[1:-1] - 1] = 1  # from one series to the next anything goes
@@ -381,10 +387,10 @@ def _check_consecutive(
     if not len(wrong):
         return
     at = int(wrong[0])
-    which = series_id[np.searchsorted(offsets, at, side="right") - 1]
+    which = _name(series_id, np.searchsorted(offsets, at, side="right") - 1)
     came = "is there twice" if step[at] == 0 else f"is followed by {period[at + 1]}"
     raise PanelError(
-        f"{name} table, series {which!r}: {column} {period[at]} {came}; "
+        f"{name} table, series {which}: {PERIOD} {period[at]} {came}; "
         f"periods must be consecutive and ascending"
     )
 
@@ -394,17 +400,15 @@ def _common_end(blocks: _Blocks) -> int:
     short = np.flatnonzero(blocks.last != end)
     if len(short):
         raise PanelError(
-            f"series {blocks.series_id[short[0]]!r} ends at period {blocks.last[short[0]]}, others "
-            f"at {end}: every series must be filled up to the common end ({len(short)} are not)"
+            f"series {_name(blocks.series_id, short[0])} ends at period {blocks.last[short[0]]}, "
+            f"others at {end}: every series must be filled up to the common end "
+            f"({len(short)} are not)"
         )
     return end
 
 
-def _require(
-    table: pa.Table, name: str, columns: Sequence[str], roles: Roles, *, period: bool = True
-) -> None:
-    keys = (roles.series, roles.period) if period else (roles.series,)
-    missing = [c for c in (*keys, *columns) if c not in table.column_names]
+def _require(table: pa.Table, name: str, columns: Sequence[str]) -> None:
+    missing = [c for c in columns if c not in table.column_names]
     if missing:
         raise PanelError(f"the {name} table lacks {missing}; it has {table.column_names}")
 
@@ -424,15 +428,16 @@ def _matrix(
             bad |= np.isnan(out[:, j])
         if bad.any():
             row = int(np.argmax(bad))
+            i = np.searchsorted(blocks.offsets, row, side="right") - 1
             raise PanelError(
-                f"series {blocks.name_of_row(row)!r}: column {column!r} is {out[row, j]} "
-                f"in row {row - blocks.offsets[np.searchsorted(blocks.offsets, row, 'right') - 1]}"
+                f"series {_name(blocks.series_id, i)}: column {column!r} is {out[row, j]} "
+                f"in period {blocks.first[i] + row - blocks.offsets[i]}"
             )
         np.nan_to_num(out[:, j], copy=False)
     return out
 
 
-def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.floating]:
+def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.float64]:
     if not (
         pa.types.is_boolean(chunk.type)
         or pa.types.is_integer(chunk.type)
@@ -441,28 +446,32 @@ def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.floating]:
         or pa.types.is_null(chunk.type)
     ):
         raise PanelError(f"column {column!r} must be a number, is {chunk.type}")
-    return chunk.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: npt.NDArray[np.float64] = chunk.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
 
 
-def _known(table: pa.Table, roles: Roles, blocks: _Blocks, last: int) -> FloatArray:
+def _known(table: pa.Table, columns: tuple[str, ...], blocks: _Blocks, last: int) -> FloatArray:
     """Return the known features of start..last of every series, [R + N * H, K]."""
-    if not roles.known:
+    if not columns:
         rows = int((last + 1 - blocks.first).sum())
         return np.empty((rows, 0), np.float32)
-    have = _Blocks.of(table, roles, "known")
+    have = _Blocks.of(table, "known")
     position = {name: i for i, name in enumerate(have.series_id.tolist())}
     where = np.array([position.get(name, -1) for name in blocks.series_id.tolist()])
     if (where < 0).any():
         missing = blocks.series_id[where < 0]
-        raise PanelError(f"the known table lacks {len(missing)} series, such as {missing[0]!r}")
+        raise PanelError(
+            f"the known table lacks {len(missing)} series, such as {_name(missing, 0)}"
+        )
     short = np.flatnonzero((have.first[where] > blocks.first) | (have.last[where] < last))
     if len(short):
         i = short[0]
         raise PanelError(
-            f"series {blocks.series_id[i]!r}: the known table covers periods "
-            f"{have.first[where[i]]} to {have.last[where[i]]}, needed are {blocks.first[i]} to {last}"
+            f"series {_name(blocks.series_id, i)}: the known table covers periods "
+            f"{have.first[where[i]]} to {have.last[where[i]]}, "
+            f"needed are {blocks.first[i]} to {last}"
         )
-    values = _matrix(table, tuple(roles.known), have)
+    values = _matrix(table, columns, have)
     begin = have.offsets[where] + blocks.first - have.first[where]
     lengths = last + 1 - blocks.first
     if int(lengths.sum()) == len(values) and np.array_equal(begin, _offsets(lengths)[:-1]):
@@ -471,10 +480,10 @@ def _known(table: pa.Table, roles: Roles, blocks: _Blocks, last: int) -> FloatAr
 
 
 def _static(
-    table: pa.Table, roles: Roles, series_id: npt.NDArray[np.str_]
+    table: pa.Table, columns: tuple[str, ...], series_id: npt.NDArray[np.str_]
 ) -> tuple[npt.NDArray[np.int32], tuple[tuple[str, ...], ...]]:
     """Return codes [N, S] and each column's categories; a missing value has the unknown code."""
-    keys = table.column(roles.series).cast(pa.string()).to_pylist()
+    keys = table.column(SERIES).cast(pa.string()).to_pylist()
     position = {name: i for i, name in enumerate(keys)}
     if len(position) != len(keys):
         twice = next(name for i, name in enumerate(keys) if position[name] != i)
@@ -483,9 +492,9 @@ def _static(
     if missing:
         raise PanelError(f"the static table lacks {len(missing)} series, such as {missing[0]!r}")
     rows = np.array([position[name] for name in series_id.tolist()])
-    codes = np.zeros((len(series_id), len(roles.static)), np.int32)
+    codes = np.zeros((len(series_id), len(columns)), np.int32)
     categories = []
-    for j, column in enumerate(roles.static):
+    for j, column in enumerate(columns):
         values = table.column(column).cast(pa.string()).combine_chunks().take(pa.array(rows))
         names = sorted(pc.unique(values).drop_null().to_pylist())
         found = pc.index_in(values, value_set=pa.array(names, pa.string()))

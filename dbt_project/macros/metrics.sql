@@ -2,7 +2,8 @@
 {% macro pinball_loss(actual) -%}
     (
         {%- for name, level in trendcast.quantile_levels().items() %}
-        {{ '+ ' if not loop.first }}greatest({{ level }} * ({{ actual }} - {{ name }}), {{ level - 1 }} * ({{ actual }} - {{ name }}))
+        {{ '+ ' if not loop.first -}}
+        greatest({{ level }} * ({{ actual }} - {{ name }}), {{ (1 - level) | round(3) }} * ({{ name }} - {{ actual }}))
         {%- endfor %}
     ) * 2.0 / {{ trendcast.quantile_levels() | length }}
 {%- endmacro %}

@@ -21,7 +21,28 @@
     cast({{ dbt.dateadd('day', -1, dbt.dateadd(trendcast.settings().grain, 1, start_expression)) }} as date)
 {%- endmacro %}
 
-{#- The local calendar date of a timestamp stored in UTC. A date, or a null time zone, stays as it is. -#}
+{#- Days from one date to another, both included. -#}
+{% macro days_in(first_date, last_date) -%}
+    cast({{ dbt.datediff(first_date, last_date, 'day') }} + 1 as integer)
+{%- endmacro %}
+
+{#- The last date that is over, on the shop's clock, at the time dbt was started. -#}
+{% macro yesterday() -%}
+    {%- set timezone = modules.pytz.timezone(var('order_timezone') or 'UTC') -%}
+    {%- set today = run_started_at.astimezone(timezone).date() -%}
+    cast('{{ today - modules.datetime.timedelta(days=1) }}' as date)
+{%- endmacro %}
+
+{#- The period index of the cutoff to forecast from. -#}
+{% macro last_cutoff() -%}
+    (
+        select cutoffs.cutoff_t
+        from {{ ref('trendcast', 'int_cutoffs') }} as cutoffs
+        where cutoffs.fold = 0
+    )
+{%- endmacro %}
+
+{#- The local calendar date of a timestamp stored in UTC. -#}
 {% macro local_date(timestamp_expression, timezone) -%}
     {{ return(adapter.dispatch('local_date', 'trendcast')(timestamp_expression, timezone)) }}
 {%- endmacro %}

@@ -34,10 +34,11 @@
     so two different keys never share an id. -#}
 {% macro series_id(columns) -%}
     {%- if columns | length == 1 -%}
-        cast({{ columns[0] }} as {{ dbt.type_string() }})
+        cast({{ adapter.quote(columns[0]) }} as {{ dbt.type_string() }})
     {%- else -%}
         {%- for column in columns -%}
-            {{ " || '/' || " if not loop.first }}replace(replace(cast({{ column }} as {{ dbt.type_string() }}), '%', '%25'), '/', '%2F')
+            {{ " || '/' || " if not loop.first -}}
+            replace(replace(cast({{ adapter.quote(column) }} as {{ dbt.type_string() }}), '%', '%25'), '/', '%2F')
         {%- endfor -%}
     {%- endif -%}
 {%- endmacro %}
@@ -82,4 +83,11 @@
 
 {% macro spark__type_double() -%}
     double
+{%- endmacro %}
+
+{#- Groups by the first `count` columns of the select; by nothing, one row for all, where count is 0. -#}
+{% macro group_by(count) -%}
+    {%- if count -%}
+        group by {{ range(1, count + 1) | join(', ') }}
+    {%- endif -%}
 {%- endmacro %}

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from trendcast.errors import DataError
 from trendcast.panel import Panel
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
@@ -18,7 +19,7 @@ QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 Progress = Callable[[int, int, str], None]
 
 
-class ModelError(ValueError):
+class ModelError(DataError, ValueError):
     """A model cannot be trained, loaded or used on this panel; the message says why."""
 
 
@@ -50,8 +51,8 @@ class Forecast:
 
     series_id: npt.NDArray[np.str_]
     cutoff: int
-    mean: npt.NDArray[np.floating]
-    quantiles: npt.NDArray[np.floating]
+    mean: npt.NDArray[np.floating[Any]]
+    quantiles: npt.NDArray[np.floating[Any]]
     levels: tuple[float, ...] = QUANTILES
 
     def __post_init__(self) -> None:
@@ -74,13 +75,13 @@ class Forecast:
         if bad.any():
             i, h = np.argwhere(bad)[0][:2]
             raise ModelError(
-                f"{what}: series {self.series_id[i]!r}, lead {h + 1}, values {values[i, h]}"
+                f"{what}: series {str(self.series_id[i])!r}, lead {h + 1}, got {values[i, h]}"
             )
 
     @property
     def horizon(self) -> int:
         """Number of leads, H."""
-        return self.mean.shape[1]
+        return int(self.mean.shape[1])
 
 
 @runtime_checkable

@@ -1,12 +1,12 @@
 """A global multi-horizon probabilistic LSTM over all series of a panel.
 
-One network serves every series: an encoder reads the recent history in steps of one season, a decoder
-shared by all leads joins what is known about each target period (direct multi-horizon, as in MQ-RNN,
-Wen et al. 2017) and emits the mean and all quantiles at once. Each window is divided by its own level,
-so that small and large series look alike; the level itself goes in as a feature. The mean is a base (a
-learned blend of seasonal means) times a factor, trained with a Poisson-type loss, which keeps totals
-unbiased; the quantiles are the base times a cumulative sum of positive steps, so they are ordered and
-never negative.
+One network serves every series: an encoder reads the recent history in steps of one season, a
+decoder shared by all leads joins what is known about each target period (direct multi-horizon, as
+in MQ-RNN, Wen et al. 2017) and emits the mean and all quantiles at once. Each window is divided by
+its own level, so that small and large series look alike; the level itself goes in as a feature. The
+mean is a base (a learned blend of seasonal means) times a factor, trained with a Poisson-type loss,
+which keeps totals unbiased; the quantiles are the base times a cumulative sum of positive steps, so
+they are ordered and never negative.
 
 Shapes: N series, B windows, L context periods, P periods a patch, H leads, Q quantiles.
 """
@@ -60,16 +60,19 @@ class LSTMConfig:
     batch_size, steps_per_epoch, max_epochs, patience : int
         Training stops when ``patience`` epochs bring no gain on the validation cutoffs.
     max_seconds : float or None
-        Stop earlier, between epochs. A bound that is reached makes the result depend on the machine.
+        Stop earlier, between epochs. A bound that is reached makes the result depend on the
+        machine.
     half_life : float
-        Periods after which a training cutoff is drawn half as often. In seasons of ``patch``.
+        Patches after which a training cutoff is drawn half as often.
     weight_power : float
         A window counts as its level to this power: 0 all series alike, 1 all units alike.
     validation_cutoffs : int
-        Cutoffs of the validation slice, one season apart; no training target is later than the first.
+        Cutoffs of the validation slice, one season apart; no training target is later than the
+        first.
     refit : str
-        What is done with the validation slice afterwards: ``none``, ``continue`` (go on training with
-        the latest windows at a low rate) or ``full`` (train anew on everything for the epochs found).
+        What is done with the validation slice afterwards: ``none``, ``continue`` (go on training
+        with the latest windows at a low rate) or ``full`` (train anew on everything for the epochs
+        found).
     n_seeds : int
         Networks trained and averaged.
     """
@@ -99,8 +102,9 @@ class LSTMConfig:
         _one_of("cell", self.cell, CELLS)
         _one_of("refit", self.refit, REFITS)
         for name in ("units", "hidden", "batch_size", "steps_per_epoch", "max_epochs", "n_seeds"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"lstm setting {name!r} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value < 1:
+                raise ModelError(f"lstm setting {name!r} must be at least 1, got {value}")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> LSTMConfig:
@@ -140,6 +144,8 @@ class Frame:
     level_window: int
     level_floor: float
     mean_weight: float
+    smallest: float
+    counts: bool
     history_columns: tuple[str, ...]
     history_units: tuple[str, ...]
     season_columns: tuple[str, ...]
@@ -147,7 +153,7 @@ class Frame:
     known_columns: tuple[str, ...]
     static_columns: tuple[str, ...]
     static_categories: tuple[tuple[str, ...], ...]
-    constants: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    constants: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, panel: Panel, config: LSTMConfig) -> Frame:
@@ -167,6 +173,8 @@ class Frame:
             level_window=min(level_window, steps * patch),
             level_floor=floor,
             mean_weight=_mean_weight(panel, floor, config.weight_power),
+            smallest=_smallest(panel.y),
+            counts=bool(np.array_equal(panel.y, np.rint(panel.y))),
             history_columns=panel.history_columns,
             history_units=panel.history_units,
             season_columns=panel.season_columns,
@@ -186,7 +194,7 @@ class Frame:
         for name in ("horizon", "season_length"):
             ours, theirs = getattr(self, name), getattr(panel, name)
             if ours != theirs:
-                raise ModelError(f"the model was trained with {name} {ours}, the panel has {theirs}")
+                raise ModelError(f"the model has {name} {ours}, the panel has {theirs}")
         for role in ("history", "season", "known", "static"):
             ours, theirs = getattr(self, f"{role}_columns"), getattr(panel, f"{role}_columns")
             missing = [c for c in ours if c not in theirs]
@@ -218,16 +226,17 @@ class Frame:
         """Return each window's level: the mean of its last observed values and a floor, [B]."""
         y, mask = windows.y[:, -self.level_window :], windows.mask[:, -self.level_window :]
         mean = np.maximum(y, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
-        return (mean + self.level_floor).astype(np.float32)
+        level: FloatArray = (mean + self.level_floor).astype(np.float32)
+        return level
 
     def batch(self, windows: Windows, static: npt.NDArray[np.int32]) -> tuple[Batch, FloatArray]:
         """Turn windows into the network's inputs and each window's level, [B]."""
         level = self.level(windows)
-        z = np.maximum(windows.y, 0) / level[:, None]  # [B, L]
+        z = (np.maximum(windows.y, 0) / level[:, None]).astype(np.float32)  # [B, L]
         bases = self._bases(windows, z, level)
         inputs: Batch = {
             "past": self._past(windows, z),
-            "steps": windows.mask.reshape(len(level), -1, self.patch).any(axis=2),
+            "steps": np.any(windows.mask.reshape(len(level), -1, self.patch), axis=2),
             "present": self._present(windows, level),
             "future": self._future(windows, bases),
             "bases": bases,
@@ -304,7 +313,19 @@ class Frame:
 
     def _standard(self, role: str, values: FloatArray) -> FloatArray:
         mean, std = (np.asarray(c, np.float32) for c in self.constants[role])
-        return np.clip((values - mean) / std, -8, 8)
+        out: FloatArray = np.clip((values - mean) / std, -8, 8)
+        return out
+
+    def finish(self, quantiles: FloatArray) -> FloatArray:
+        """Return ordered quantiles that demand can take, [..., Q].
+
+        Counts become whole numbers and what is less than half the least sale becomes 0: a quantile
+        just above 0 would miss every day without a sale.
+        """
+        out = np.rint(quantiles) if self.counts else quantiles
+        out = np.where(out < self.smallest / 2, 0, out)
+        # Rounding may undo the order of neighbours that are almost equal.
+        return np.maximum.accumulate(out, axis=-1)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -321,7 +342,7 @@ class Frame:
         }
 
 
-def _moments(values: FloatArray) -> tuple[list[float], list[float]]:
+def _moments(values: FloatArray) -> list[list[float]]:
     """Return each column's mean and standard deviation, reading a shard of rows at a time."""
     n, k = values.shape
     total, square = np.zeros(k), np.zeros(k)
@@ -331,7 +352,13 @@ def _moments(values: FloatArray) -> tuple[list[float], list[float]]:
         square += (part**2).sum(axis=0)
     mean = total / max(n, 1)
     std = np.sqrt(np.maximum(square / max(n, 1) - mean**2, 0))
-    return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
+    return [mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()]
+
+
+def _smallest(y: FloatArray) -> float:
+    """Return about the least demand when there is any: the 1% quantile of positive values."""
+    positive = y[y > 0]
+    return float(np.quantile(positive, 0.01)) if len(positive) else 0.0
 
 
 def _mean_weight(panel: Panel, floor: float, power: float) -> float:
@@ -428,24 +455,17 @@ def build_network(frame: Frame, config: LSTMConfig) -> Any:
     small = keras.initializers.RandomNormal(stddev=0.01, seed=1)
     factor = layers.Dense(1, kernel_initializer=small, name="factor")(x)
     mean = base * ops.exp(5.0 * ops.tanh(factor / 5.0))
-    jumps = layers.Dense(
-        len(QUANTILES), kernel_initializer=small, bias_initializer=_first_jumps(), name="jumps"
-    )(x)
+    jumps = layers.Dense(len(QUANTILES), kernel_initializer=small, name="jumps")(x)
     quantiles = base * ops.cumsum(ops.softplus(jumps), axis=-1)  # [B, H, Q]
-    return keras.Model(inputs, ops.concatenate([mean, quantiles], axis=-1), name="trendcast_lstm")
+    network = keras.Model(inputs, ops.concatenate([mean, quantiles], axis=-1), name="trendcast")
+    network.get_layer("jumps").bias.assign(_first_jumps())
+    return network
 
 
-def _first_jumps() -> Any:
-    """Start the quantiles at those of a plausible spread around the base."""
-    import keras
-
+def _first_jumps() -> npt.NDArray[np.float64]:
+    """Return the biases that start the quantiles at a plausible spread around the base, [Q]."""
     start = np.array([0.3, 0.4, 0.5, 0.7, 0.95, 1.25, 1.55, 1.75, 1.95])
-    jumps = np.log(np.expm1(np.diff(start, prepend=0.0)))  # softplus inverted
-    return _constant(keras, jumps)
-
-
-def _constant(keras: Any, values: npt.NDArray[np.float64]) -> Any:
-    return lambda shape, dtype=None: keras.ops.convert_to_tensor(values, dtype=dtype or "float32")
+    return np.log(np.expm1(np.diff(start, prepend=0.0)))  # softplus inverted
 
 
 def _loss(output: Any, z: Any, weight: Any) -> Any:
@@ -463,10 +483,9 @@ def _loss(output: Any, z: Any, weight: Any) -> Any:
     return ops.mean(weight[:, None] * (poisson + 4.0 * pinball))
 
 
-def _train_step(network: Any, optimizer: Any, jit: bool = False) -> Any:
+def _train_step(network: Any, optimizer: Any) -> Any:
     import tensorflow as tf
 
-    @tf.function(jit_compile=jit, reduce_retracing=True)
     def step(inputs: Any, z: Any, weight: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = _loss(network(inputs, training=True), z, weight)
@@ -475,7 +494,7 @@ def _train_step(network: Any, optimizer: Any, jit: bool = False) -> Any:
         )
         return loss
 
-    return step
+    return tf.function(step, reduce_retracing=True)
 
 
 def _deterministic(seed: int) -> None:
@@ -583,7 +602,11 @@ class LSTMForecaster:
         model.frame = _frame_from(meta["frame"])
         model.report = meta["report"]
         for name in meta["networks"]:
-            network = keras.models.load_model(directory / name, compile=False, safe_mode=True)
+            path = directory / name
+            try:
+                network = keras.models.load_model(path, compile=False, safe_mode=True)
+            except (ValueError, TypeError, OSError) as error:
+                raise ModelError(f"{path} cannot be loaded: {error}") from error
             model.networks.append(network)
         return model
 
@@ -613,8 +636,7 @@ def _predict(
         output = np.mean([n.predict_on_batch(inputs) for n in networks], axis=0)
         output = output * level[:, None, None]
         mean[at : at + len(shard)] = output[:, :, 0]
-        # Rounding may undo the order of neighbours that are almost equal.
-        quantiles[at : at + len(shard)] = np.maximum.accumulate(output[:, :, 1:], axis=-1)
+        quantiles[at : at + len(shard)] = frame.finish(output[:, :, 1:])
         at += len(shard)
     return mean, quantiles
 
@@ -739,7 +761,6 @@ class _Trainer:
         # Now and then a category is hidden, so that the unknown code learns what is usual.
         static = np.where(self.rng.random(static.shape) < 0.05, 0, static).astype(np.int32)
         inputs, level = self.frame.batch(windows, static)
-        assert windows.target is not None  # noqa: S101 - for the type checker
         z = np.maximum(windows.target, 0) / level[:, None]
         weight = level**self.config.weight_power / self.frame.mean_weight
         return inputs, z.astype(np.float32), weight.astype(np.float32)

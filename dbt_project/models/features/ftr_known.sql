@@ -8,11 +8,11 @@ select
     coalesce(promotions.planned_discount, 0) as promotion_discount
 from {{ ref('int_series') }} as series
 inner join {{ ref('ftr_calendar') }} as calendar
-    on calendar.t >= series.first_t
+    on series.first_t <= calendar.t
 left join {{ ref('int_promotions') }} as promotions
     on
         calendar.t = promotions.t
         {% for column in trendcast.promotion_key() %}
         and series.{{ adapter.quote(column) }} = promotions.{{ adapter.quote(column) }}
         {% endfor %}
-where calendar.t <= (select cutoff_t from {{ ref('int_cutoffs') }} where fold = 0) + {{ horizon }}
+where calendar.t <= {{ trendcast.last_cutoff() }} + {{ horizon }}

@@ -5,17 +5,15 @@
 with catalogue as (
 
     select
-        {% for attribute in attributes if attribute not in product_key %}
-        min({{ adapter.quote(attribute) }}) as {{ adapter.quote(attribute) }},
-        {% endfor %}
         {% for column in product_key %}
         {{ adapter.quote(column) }},
         {% endfor %}
+        {% for attribute in attributes if attribute not in product_key %}
+        min({{ adapter.quote(attribute) }}) as {{ adapter.quote(attribute) }},
+        {% endfor %}
         count(*) as products
     from {{ ref('stg_products') }}
-    {% for column in product_key %}
-    {{ 'group by ' if loop.first else ', ' }}{{ adapter.quote(column) }}
-    {% endfor %}
+    {{ trendcast.group_by(product_key | length) }}
 
 )
 

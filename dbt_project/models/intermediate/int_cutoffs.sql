@@ -7,7 +7,8 @@ with extent as (
         {% if var('cutoff') %}
         cast('{{ var("cutoff") }}' as date) as last_date
         {% else %}
-        max(order_date) as last_date
+        -- Today is not over, and an order dated ahead of it must not stretch the panel.
+        least(max(order_date), {{ trendcast.yesterday() }}) as last_date
         {% endif %}
     from {{ ref('int_order_lines') }}
 

@@ -1,55 +1,82 @@
 -- One row per promoted series key and period: the mean intensity of what is planned over its products' days.
 {%- set promotion_key = trendcast.promotion_key() %}
+{%- set product_key = promotion_key | reject('equalto', 'location_id') | list %}
+-- The plan has a row per product but few spans, so it is summed to key and span before it meets the calendar.
 with plan as (
 
     select
         {% for column in promotion_key %}
-        {{ 'promotions' if column in ['product_id', 'location_id'] else 'products' }}.{{ adapter.quote(column) }},
+        {{ 'products' if column in product_key else 'promotions' }}.{{ adapter.quote(column) }},
         {% endfor %}
-        calendar.t,
-        promotions.display,
-        promotions.feature,
-        promotions.planned_discount
+        promotions.start_date,
+        promotions.end_date,
+        sum(promotions.display) as display,
+        sum(promotions.feature) as feature,
+        sum(promotions.planned_discount) as planned_discount
     from {{ ref('stg_promotions') }} as promotions
     inner join {{ ref('stg_products') }} as products
         on promotions.product_id = products.product_id
+    {{ trendcast.group_by(promotion_key | length + 2) }}
+
+),
+
+spans as (
+
+    select distinct
+        start_date,
+        end_date
+    from plan
+
+),
+
+span_periods as (
+
+    select
+        spans.start_date,
+        spans.end_date,
+        calendar.t,
+        {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }} as period_days,
+        {{ trendcast.days_in(
+            'greatest(calendar.ds, spans.start_date)',
+            'least(' ~ trendcast.period_end('calendar.ds') ~ ', spans.end_date)'
+        ) }} as promoted_days
+    from spans
     inner join {{ ref('ftr_calendar') }} as calendar
         on
-            calendar.ds <= promotions.end_date
-            and {{ trendcast.period_end('calendar.ds') }} >= promotions.start_date
+            spans.end_date >= calendar.ds
+            and spans.start_date <= {{ trendcast.period_end('calendar.ds') }}
 
 ),
 
 assortment as (
 
     select
-        {% for column in promotion_key %}
-        {{ adapter.quote(column) ~ ',' if column != 'location_id' }}
+        {% for column in product_key %}
+        {{ adapter.quote(column) }},
         {% endfor %}
         count(*) as products
     from {{ ref('stg_products') }}
-    {% for column in promotion_key if column != 'location_id' %}
-    {{ 'group by ' if loop.first else ', ' }}{{ adapter.quote(column) }}
-    {% endfor %}
+    {{ trendcast.group_by(product_key | length) }}
 
 ),
 
+-- Sums of exact decimals, so that their order does not matter.
 summed as (
 
     select
         {% for column in promotion_key %}
-        {{ adapter.quote(column) }},
+        plan.{{ adapter.quote(column) }},
         {% endfor %}
-        t,
-        cast(sum(display) as {{ trendcast.type_double() }}) as display,
-        cast(sum(feature) as {{ trendcast.type_double() }}) as feature,
-        cast(sum(planned_discount) as {{ trendcast.type_double() }}) as planned_discount
+        span_periods.t,
+        span_periods.period_days,
+        {% for measure in ['display', 'feature', 'planned_discount'] %}
+        cast(sum(plan.{{ measure }} * span_periods.promoted_days) as {{ trendcast.type_double() }})
+            as {{ measure }}{{ ',' if not loop.last }}
+        {% endfor %}
     from plan
-    group by
-        {% for column in promotion_key %}
-        {{ adapter.quote(column) }},
-        {% endfor %}
-        t
+    inner join span_periods
+        on plan.start_date = span_periods.start_date and plan.end_date = span_periods.end_date
+    {{ trendcast.group_by(promotion_key | length + 2) }}
 
 )
 
@@ -58,13 +85,13 @@ select
     summed.{{ adapter.quote(column) }},
     {% endfor %}
     summed.t,
-    summed.display / assortment.products as display,
-    summed.feature / assortment.products as feature,
-    summed.planned_discount / assortment.products as planned_discount
+    {% for measure in ['display', 'feature', 'planned_discount'] %}
+    summed.{{ measure }} / (assortment.products * summed.period_days) as {{ measure }}{{ ',' if not loop.last }}
+    {% endfor %}
 from summed
 inner join assortment
     on
         1 = 1
-        {% for column in promotion_key if column != 'location_id' %}
+        {% for column in product_key %}
         and summed.{{ adapter.quote(column) }} = assortment.{{ adapter.quote(column) }}
         {% endfor %}

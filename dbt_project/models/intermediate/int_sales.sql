@@ -1,13 +1,5 @@
 -- One row per series and period in which it sold, up to the cutoff.
-with cutoff as (
-
-    select cutoff_t
-    from {{ ref('int_cutoffs') }}
-    where fold = 0
-
-),
-
-lines as (
+with lines as (
 
     select
         *,
@@ -28,10 +20,5 @@ select
     count(distinct order_id) as orders,
     count(distinct customer_id) as customers
 from lines
-where t <= (select cutoff_t from cutoff)
-group by
-    series_id,
-    {% for column in var('series_key') %}
-    {{ adapter.quote(column) }},
-    {% endfor %}
-    t
+where t <= {{ trendcast.last_cutoff() }}
+{{ trendcast.group_by(var('series_key') | length + 2) }}

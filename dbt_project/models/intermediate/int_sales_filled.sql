@@ -9,8 +9,8 @@ with spine as (
         calendar.ds
     from {{ ref('int_series') }} as series
     inner join {{ ref('ftr_calendar') }} as calendar
-        on calendar.t >= series.first_t
-    where calendar.t <= (select cutoff_t from {{ ref('int_cutoffs') }} where fold = 0)
+        on series.first_t <= calendar.t
+    where calendar.t <= {{ trendcast.last_cutoff() }}
 
 ),
 

@@ -6,11 +6,10 @@ select
     {% endfor %}
     min(t) as first_t,
     max(t) as last_sale_t,
-    sum(quantity) as total_quantity,
-    sum(revenue) as total_revenue
-from {{ ref('int_sales') }}
-group by
-    {% for column in var('series_key') %}
-    {{ adapter.quote(column) }},
+    -- Summed as exact decimals, see type_amount.
+    {% for measure in ['quantity', 'revenue'] %}
+    cast(sum(cast({{ measure }} as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }})
+        as total_{{ measure }}{{ ',' if not loop.last }}
     {% endfor %}
-    series_id
+from {{ ref('int_sales') }}
+{{ trendcast.group_by(var('series_key') | length + 1) }}

@@ -3,7 +3,7 @@ with state as (
 
     select *
     from {{ ref('ftr_history') }}
-    where t = (select cutoff_t from {{ ref('int_cutoffs') }} where fold = 0)
+    where t = {{ trendcast.last_cutoff() }}
 
 )
 

@@ -26,11 +26,14 @@ ranked as (
 
 ),
 
+-- Stands in for every series until a run exists, and after that for series newer than the run.
 baseline as (
 
-    select *
-    from {{ ref('ftr_baseline') }}
-    where fold = 0 and not exists ({{ trendcast.latest_run('forecasts') }})
+    select baseline.*
+    from {{ ref('ftr_baseline') }} as baseline
+    left join (select distinct series_id from latest) as served
+        on baseline.series_id = served.series_id
+    where baseline.fold = 0 and served.series_id is null
 
 )
 

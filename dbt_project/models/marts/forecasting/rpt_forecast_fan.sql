@@ -1,5 +1,6 @@
 -- One row per series and period: actuals up to the forecast's cutoff, then the forecast with its bands.
 {%- set periods = 2 * trendcast.settings().windows[2] %}
+{%- set null_value = 'cast(null as ' ~ trendcast.type_double() ~ ')' %}
 with forecasts as (
 
     select *
@@ -7,37 +8,49 @@ with forecasts as (
 
 ),
 
-cutoff as (
+cutoffs as (
 
-    select max(cutoff) as cutoff
+    select
+        series_id,
+        max(cutoff) as cutoff
     from forecasts
+    group by 1
+
+),
+
+actuals as (
+
+    select
+        history.series_id,
+        history.ds,
+        history.y
+    from {{ ref('ftr_history') }} as history
+    inner join cutoffs
+        on history.series_id = cutoffs.series_id and history.ds <= cutoffs.cutoff
+    where history.t > {{ trendcast.last_cutoff() }} - {{ periods }}
 
 )
 
 select
-    history.series_id,
-    history.ds,
+    series_id,
+    ds,
     'actual' as kind,
     cast(null as {{ dbt.type_string() }}) as model,
-    history.y as actual,
-    cast(null as {{ trendcast.type_double() }}) as mean,
-    cast(null as {{ trendcast.type_double() }}) as lower_95,
-    cast(null as {{ trendcast.type_double() }}) as lower_80,
-    cast(null as {{ trendcast.type_double() }}) as median,
-    cast(null as {{ trendcast.type_double() }}) as upper_80,
-    cast(null as {{ trendcast.type_double() }}) as upper_95
-from {{ ref('ftr_history') }} as history
-cross join cutoff
-where
-    history.ds <= cutoff.cutoff
-    and history.t > (select cutoff_t from {{ ref('int_cutoffs') }} where fold = 0) - {{ periods }}
+    y as actual,
+    {{ null_value }} as mean,
+    {{ null_value }} as lower_95,
+    {{ null_value }} as lower_80,
+    {{ null_value }} as median,
+    {{ null_value }} as upper_80,
+    {{ null_value }} as upper_95
+from actuals
 union all
 select
     series_id,
     target_date as ds,
     'forecast' as kind,
     model,
-    cast(null as {{ trendcast.type_double() }}) as actual,
+    {{ null_value }} as actual,
     mean,
     q025 as lower_95,
     q10 as lower_80,

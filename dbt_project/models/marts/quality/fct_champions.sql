@@ -7,7 +7,7 @@ with measured as (
         sum(abs(mean - actual)) / nullif(sum(actual), 0) as wape,
         sum({{ trendcast.pinball_loss('actual') }}) / nullif(sum(actual), 0) as wql
     from {{ ref('int_backtests') }}
-    group by demand_class, model
+    group by 1, 2
 
 )
 
@@ -16,11 +16,12 @@ select
     model,
     wape,
     wql,
-    -- Ties, and classes that sold nothing in the backtest, go to the baseline.
+    -- Ties, and classes that sold nothing in the backtest, go to the baseline. Nine decimals, because the
+    -- last bits of a sum depend on the order of its rows.
     cast(row_number() over (
         partition by demand_class
         order by
-            coalesce({{ trendcast.settings().champion_metric }}, 0),
+            cast(coalesce({{ trendcast.settings().champion_metric }}, 0) as decimal(38, 9)),
             case when model = 'seasonal_naive' then 0 else 1 end,
             model
     ) as integer) as champion_rank

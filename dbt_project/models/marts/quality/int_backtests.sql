@@ -1,6 +1,6 @@
 -- One row per model, fold, series and lead of the latest committed backtest; of the SQL baseline while there is none.
 {{ config(materialized='view') }}
-{%- set quantiles = trendcast.quantile_levels().keys() | join(', ') %}
+{%- set quantiles = trendcast.quantile_levels().keys() | list %}
 with ledger as (
 
     select
@@ -14,7 +14,7 @@ with ledger as (
         error_scale,
         actual,
         mean,
-        {{ quantiles }}
+        {{ quantiles | join(', ') }}
     from {{ ref('backtests') }}
     where run_id = ({{ trendcast.latest_run('backtests') }})
 
@@ -24,21 +24,21 @@ baseline as (
 
     select
         'seasonal_naive' as model,
-        fold,
+        baseline.fold,
         baseline.series_id,
-        cutoff,
-        target_date,
-        lead,
+        baseline.cutoff,
+        baseline.target_date,
+        baseline.lead,
         baseline.demand_class,
         baseline.error_scale,
         history.y as actual,
-        mean,
-        {{ quantiles }}
+        baseline.mean,
+        baseline.{{ quantiles | join(', baseline.') }}
     from {{ ref('ftr_baseline') }} as baseline
     inner join {{ ref('ftr_history') }} as history
         on baseline.series_id = history.series_id and baseline.target_t = history.t
     where
-        fold > 0
+        baseline.fold > 0
         and not exists ({{ trendcast.latest_run('backtests') }})
 
 )

@@ -1,0 +1,400 @@
+"""The LSTM on small synthetic panels whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from trendcast.models.base import (
+    QUANTILES,
+    Forecast,
+    Forecaster,
+    ModelError,
+    quantile_name,
+)
+from trendcast.models.lstm import Frame, LSTMConfig, LSTMForecaster, Sampler, _Trainer
+from trendcast.panel import Panel, Roles
+
+HORIZON, SEASON = 14, 7
+PATTERN = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.8, 1.2])
+SMALL = LSTMConfig(
+    units=16, hidden=24, context=56, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
+)
+TINY = LSTMConfig(units=8, hidden=8, context=28, batch_size=32, steps_per_epoch=3, max_epochs=2)
+
+
+def make_panel(
+    y: dict[str, np.ndarray],
+    *,
+    horizon: int = HORIZON,
+    season: int = SEASON,
+    colour: dict[str, str] | None = None,
+    history: tuple[str, ...] = ("mean_28",),
+) -> Panel:
+    """Build a panel of series that all end at period 0 + the longest length - 1."""
+    end = max(map(len, y.values())) - 1
+    rows, ahead = [], []
+    for name, values in y.items():
+        first = end + 1 - len(values)
+        for k, v in enumerate(values):
+            means = np.mean(values[max(0, k - 27) : k + 1])
+            same = np.mean(values[k::-season][:4])
+            rows.append((name, first + k, float(v), means, same))
+        ahead += [(name, t) for t in range(first, end + horizon + 1)]
+    names, t, value, mean, same = zip(*rows, strict=True)
+    history_table = {"series_id": names, "t": t, "y": value, "season_mean": same}
+    history_table |= {column: mean for column in history}
+    known = {"series_id": [n for n, _ in ahead], "t": [t for _, t in ahead]}
+    known |= {f"day_{d}": [t % season == d for _, t in ahead] for d in range(min(season, 7) - 1)}
+    colours = colour or {}
+    static = {"series_id": list(y), "colour": [colours.get(n, "red") for n in y]}
+    roles = Roles(
+        history=dict.fromkeys(history, "demand"),
+        season={"season_mean": "demand"},
+        known=[c for c in known if c.startswith("day_")],
+        static=["colour"],
+    )
+    return Panel.from_arrow(
+        pa.table(history_table),
+        pa.table(known),
+        pa.table(static),
+        roles,
+        horizon=horizon,
+        season_length=season,
+    )
+
+
+def weekly_series(n: int = 30, length: int = 182, seed: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    levels = np.exp(rng.uniform(np.log(2), np.log(60), n))
+    days = np.arange(length)
+    return {f"s{i}": rng.poisson(level * PATTERN[days % 7]) for i, level in enumerate(levels)}
+
+
+def fit(panel: Panel, config: LSTMConfig, seed: int = 0) -> LSTMForecaster:
+    return LSTMForecaster(config).fit(panel, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def weekly() -> Panel:
+    return make_panel(weekly_series())
+
+
+@pytest.fixture(scope="module")
+def cutoff(weekly: Panel) -> int:
+    return weekly.end - HORIZON
+
+
+@pytest.fixture(scope="module")
+def model(weekly: Panel, cutoff: int) -> LSTMForecaster:
+    return fit(weekly.truncate(cutoff), SMALL)
+
+
+@pytest.fixture(scope="module")
+def small_panel() -> Panel:
+    return make_panel(weekly_series(6, 70), colour={"s0": "blue", "s1": "green"})
+
+
+@pytest.fixture(scope="module")
+def tiny(small_panel: Panel) -> LSTMForecaster:
+    return fit(small_panel, TINY)
+
+
+# --- What it learns ---
+
+
+def truth_of(panel: Panel, cutoff: int) -> np.ndarray:
+    windows = panel.windows(
+        np.arange(panel.n_series), np.full(panel.n_series, cutoff), 1, with_target=True
+    )
+    return windows.target
+
+
+def test_learns_a_weekly_pattern_better_than_the_seasonal_naive(weekly, cutoff, model):
+    forecast = model.predict(weekly, cutoff)
+    truth = truth_of(weekly, cutoff)
+    ends = weekly.offsets[1:] - HORIZON
+    naive = weekly.y[ends[:, None] - 7 + np.arange(HORIZON) % 7]
+    ours, theirs = np.abs(truth - forecast.mean).sum(), np.abs(truth - naive).sum()
+    assert ours < 0.8 * theirs
+    days = np.arange(cutoff + 1, cutoff + 1 + HORIZON) % 7
+    levels = forecast.mean.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        (forecast.mean / levels).mean(axis=0), PATTERN[days], rtol=0.15, atol=0.05
+    )
+
+
+def test_total_is_unbiased_and_intervals_cover(weekly, cutoff, model):
+    forecast = model.predict(weekly, cutoff)
+    truth = truth_of(weekly, cutoff)
+    assert forecast.mean.sum() == pytest.approx(truth.sum(), rel=0.05)
+    low, high = forecast.quantiles[:, :, 2], forecast.quantiles[:, :, 6]
+    assert 0.7 < np.mean((truth >= low) & (truth <= high)) < 0.95
+    # Whole-number sales have whole-number quantiles.
+    np.testing.assert_array_equal(forecast.quantiles, np.rint(forecast.quantiles))
+
+
+def test_forecast_is_ordered_non_negative_and_complete(weekly, cutoff, model):
+    forecast = model.predict(weekly, cutoff)
+    assert forecast.mean.shape == (30, HORIZON)
+    assert forecast.quantiles.shape == (30, HORIZON, len(QUANTILES))
+    assert (np.diff(forecast.quantiles, axis=-1) >= 0).all()
+    assert (forecast.quantiles >= 0).all()
+    assert forecast.series_id.tolist() == weekly.series_id.tolist()
+    assert isinstance(model, Forecaster)
+
+
+def test_new_and_silent_series_have_sensible_forecasts(weekly, model):
+    y = weekly_series(3, 182, seed=8)
+    y |= {"new": np.array([12, 9]), "silent": np.zeros(182), "one_day": np.array([5])}
+    forecast = model.predict(make_panel(y))
+    mean = dict(zip(forecast.series_id, forecast.mean.mean(axis=1), strict=True))
+    assert 3 < mean["new"] < 30
+    assert 0 < mean["one_day"] < 20
+    assert mean["silent"] < 1
+
+
+def test_revenue_is_not_rounded_and_small_quantiles_are_zero():
+    rng = np.random.default_rng(0)
+    y = {f"s{i}": rng.uniform(3, 9, 70) * (rng.random(70) < 0.2) for i in range(5)}
+    forecast = fit(make_panel(y), TINY).predict(make_panel(y))
+    positive = forecast.quantiles[forecast.quantiles > 0]
+    assert positive.min() > 1.4
+    assert not np.array_equal(positive, np.rint(positive))
+
+
+# --- What it may know ---
+
+
+def test_nothing_after_the_cutoff_changes_the_forecast(weekly, cutoff, model):
+    y = weekly_series()
+    absurd = {name: np.where(np.arange(len(v)) > cutoff, 9e5, v) for name, v in y.items()}
+    expected = model.predict(weekly.truncate(cutoff))
+    for panel in (weekly, make_panel(absurd)):
+        came = model.predict(panel, cutoff)
+        np.testing.assert_array_equal(came.mean, expected.mean)
+        np.testing.assert_array_equal(came.quantiles, expected.quantiles)
+
+
+def test_series_that_start_after_the_cutoff_are_left_out(model, weekly):
+    panel = make_panel(weekly_series(2) | {"late": np.array([4.0, 4.0])})
+    assert model.predict(panel, panel.end - 3).series_id.tolist() == ["s0", "s1"]
+
+
+def test_no_training_target_is_later_than_the_first_validation_cutoff(weekly, monkeypatch):
+    seen: dict[str, list[int]] = {"train": [], "late": []}
+    original = _Trainer._train
+
+    def spy(self, network, sampler, epochs, *args, **kwargs):
+        seen["train" if kwargs.get("after") else "late"].append(sampler.last)
+        return original(self, network, sampler, 1, *args, **kwargs)
+
+    monkeypatch.setattr(_Trainer, "_train", spy)
+    fit(weekly, TINY)
+    frame = Frame.of(weekly, TINY)
+    validation = _Trainer(TINY, frame, weekly, 0, None).validation
+    assert validation == [weekly.end - HORIZON, weekly.end - HORIZON - SEASON]
+    assert seen["train"] == [min(validation) - HORIZON]
+    assert seen["late"] == [weekly.end - HORIZON]
+
+
+def test_sampler_stays_in_range_and_prefers_late_cutoffs():
+    panel = make_panel({"long": np.ones(120), "mid": np.ones(60), "short": np.ones(9)})
+    sampler = Sampler.of(panel, last=105, youngest=7, half_life=20)
+    series, cutoff = sampler.draw(np.random.default_rng(0), 200_000)
+    assert set(series.tolist()) == {0, 1}  # short has no 7 periods up to 105
+    assert cutoff[series == 0].min() == 6
+    assert cutoff[series == 1].min() == 66
+    assert cutoff.max() == 105
+    counts = np.bincount(cutoff[series == 0], minlength=106)
+    assert counts[105] / counts[85] == pytest.approx(2, rel=0.15)
+    # The series are drawn as often as the weights of their cutoffs add up to.
+    weights = [np.sum(0.5 ** (np.arange(n) / 20)) for n in (100, 40)]
+    assert np.mean(series == 0) == pytest.approx(weights[0] / sum(weights), abs=0.01)
+
+
+# --- Windows ---
+
+
+def test_padding_is_masked(model, weekly, cutoff):
+    """A short series looks the same however far before its start the context reaches."""
+    frame = model.frame
+    panel = make_panel(weekly_series(2, 182) | {"young": np.arange(1.0, 11.0)})
+    windows = panel.windows(np.array([2]), np.array([panel.end]), frame.context)
+    inputs, level = frame.batch(windows, frame.static_codes(panel)[[2]])
+    steps = inputs["steps"][0]
+    assert steps.tolist() == [False] * 6 + [True] * 2  # 10 days are 2 of the 8 weeks
+    assert not inputs["past"][0, :6].any()
+    assert level[0] == pytest.approx(5.5 + frame.level_floor)
+    # The sixth to last day opens the season's last cycle; its value is the newest candidate.
+    np.testing.assert_allclose(
+        inputs["bases"][0, :7, 1] * level[0], np.arange(4.0, 11.0), rtol=1e-5
+    )
+    np.testing.assert_allclose(inputs["bases"][0, :, 0], 1)
+
+
+@pytest.mark.parametrize(
+    ("season", "length", "horizon"),
+    [(1, 40, 3), (12, 40, 6), (52, 60, 8), (52, 150, 8), (7, 16, 7)],
+)
+def test_other_grains_and_short_panels_train(season, length, horizon):
+    rng = np.random.default_rng(1)
+    y = {f"s{i}": rng.poisson(6, length) for i in range(4)}
+    panel = make_panel(y, horizon=horizon, season=season)
+    config = LSTMConfig(units=4, hidden=4, batch_size=16, steps_per_epoch=2, max_epochs=1)
+    forecast = fit(panel, config).predict(panel)
+    assert forecast.mean.shape == (4, horizon)
+
+
+def test_too_short_a_panel_is_refused_with_what_is_needed():
+    with pytest.raises(ModelError, match="horizon 14 and 7 periods of history are needed.*12"):
+        fit(make_panel({"a": np.ones(12)}), TINY)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cell": "gru"}, {"cell": "rnn"}, {"refit": "full"}, {"n_seeds": 2}]
+)
+def test_variants_train_and_predict(small_panel, changes):
+    settings = {"units": 8, "hidden": 8, "steps_per_epoch": 2, "max_epochs": 1, "batch_size": 16}
+    config = LSTMConfig.from_settings(settings | changes)
+    model = fit(small_panel, config)
+    assert len(model.networks) == config.n_seeds
+    model.predict(small_panel)
+
+
+# --- The same again ---
+
+
+def test_two_fits_with_one_seed_are_identical_and_another_seed_is_not(small_panel, tiny):
+    again, other = fit(small_panel, TINY), fit(small_panel, TINY, seed=1)
+    expected = tiny.predict(small_panel).mean
+    np.testing.assert_array_equal(again.predict(small_panel).mean, expected)
+    assert not np.array_equal(other.predict(small_panel).mean, expected)
+
+
+def test_another_process_gives_the_same_bits(small_panel, tiny):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_lstm import TINY, fit, make_panel, weekly_series\n"
+        "panel = make_panel(weekly_series(6, 70), colour={'s0': 'blue', 's1': 'green'})\n"
+        "print(fit(panel, TINY).predict(panel).mean.tobytes().hex())\n"
+    )
+    folder = __file__.rsplit("/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == tiny.predict(small_panel).mean.tobytes().hex()
+
+
+def test_a_loaded_model_predicts_the_same(small_panel, tiny, tmp_path):
+    files = tiny.save(tmp_path)
+    assert [f.name for f in files] == ["lstm.json", "lstm_0.keras"]
+    loaded = LSTMForecaster.load(tmp_path)
+    assert loaded.config == tiny.config
+    assert loaded.frame == tiny.frame
+    for ours, theirs in ((loaded, tiny),):
+        left, right = ours.predict(small_panel), theirs.predict(small_panel)
+        np.testing.assert_array_equal(left.mean, right.mean)
+        np.testing.assert_array_equal(left.quantiles, right.quantiles)
+
+
+def test_a_network_that_holds_code_is_refused(tiny, tmp_path):
+    import keras
+
+    tiny.save(tmp_path)
+    x = keras.Input((3,))
+    evil = keras.Model(x, keras.layers.Lambda(lambda v: v * 2)(x))
+    evil.save(tmp_path / "lstm_0.keras")
+    with pytest.raises(ModelError, match=r"lstm_0\.keras"):
+        LSTMForecaster.load(tmp_path)
+
+
+def test_a_model_of_another_format_is_refused(tiny, tmp_path):
+    path = tiny.save(tmp_path)[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(ModelError, match="format 99"):
+        LSTMForecaster.load(tmp_path)
+
+
+# --- Other panels ---
+
+
+def test_other_columns_are_refused_by_name(tiny):
+    panel = make_panel(weekly_series(2, 70), history=("mean_56",))
+    with pytest.raises(ModelError, match=r"missing \['mean_28'\], unexpected \['mean_56'\]"):
+        tiny.predict(panel)
+    with pytest.raises(ModelError, match="the model has horizon 14, the panel has 7"):
+        tiny.predict(make_panel(weekly_series(2, 70), horizon=7))
+    with pytest.raises(ModelError, match="not trained"):
+        LSTMForecaster().predict(panel)
+
+
+def test_unseen_category_is_the_unknown_one_and_codes_follow_names(tiny):
+    y = weekly_series(3, 70)
+    colours = {"s0": "violet", "s1": "green", "s2": "aqua"}
+    codes = tiny.frame.static_codes(make_panel(y, colour=colours))
+    assert tiny.frame.static_categories == (("blue", "green", "red"),)
+    assert codes[:, 0].tolist() == [0, 2, 0]
+    tiny.predict(make_panel(y, colour=colours))
+
+
+# --- Settings, progress, the forecast's own checks ---
+
+
+def test_settings_are_checked():
+    with pytest.raises(ModelError, match=r"unknown lstm settings \['unit'\]; valid are"):
+        LSTMConfig.from_settings({"unit": 3})
+    with pytest.raises(ModelError, match="'cell' is 'transformer', valid are"):
+        LSTMConfig(cell="transformer")
+    with pytest.raises(ModelError, match="'units' must be at least 1, got 0"):
+        LSTMConfig(units=0)
+
+
+def test_progress_and_report(small_panel):
+    calls: list[tuple[int, int, str]] = []
+    model = LSTMForecaster(TINY).fit(small_panel, progress=lambda *call: calls.append(call))
+    assert calls
+    assert all(0 < done <= total and message for done, total, message in calls)
+    assert model.report["n_series"] == 6
+    assert model.report["runs"][0]["best_epoch"] >= 1
+    json.dumps(model.report)
+
+
+def test_a_bound_on_seconds_stops_training(small_panel):
+    config = LSTMConfig(units=8, hidden=8, batch_size=16, max_epochs=50, max_seconds=0.01)
+    report = fit(small_panel, config).report
+    assert len(report["runs"][0].get("validation_wql", [0])) == 1
+
+
+def test_importing_the_model_does_not_import_keras():
+    code = "import sys, trendcast.models.lstm as m; print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_quantile_names_are_the_ledgers():
+    assert [quantile_name(q) for q in QUANTILES] == (
+        "q025 q05 q10 q25 q50 q75 q90 q95 q975".split()
+    )
+    with pytest.raises(ModelError, match="between 0 and 1"):
+        quantile_name(1.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "quantiles", "words"),
+    [
+        ([[1.0]], [[[1.0, np.nan]]], "quantiles not finite: series 'a', lead 1"),
+        ([[-1.0]], [[[1.0, 2.0]]], "mean negative"),
+        ([[1.0]], [[[2.0, 1.0]]], "quantiles not ordered"),
+        ([[1.0, 1.0]], [[[1.0, 2.0]]], "expected .1, 2, 2."),
+        ([[1.0], [1.0]], [[[1.0, 2.0]]], "mean has shape"),
+    ],
+)
+def test_a_forecast_that_is_no_distribution_is_refused(mean, quantiles, words):
+    with pytest.raises(ModelError, match=words):
+        Forecast(np.array(["a"]), 3, np.array(mean), np.array(quantiles), levels=(0.1, 0.9))

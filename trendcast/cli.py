@@ -1,0 +1,320 @@
+"""The command line: a thin layer that parses options, calls the pipeline and prints what it returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trendcast import __version__
+from trendcast.errors import TrendcastError, UsageError
+
+app = typer.Typer(
+    name="trendcast",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Forecasts as governed warehouse tables: dbt builds the features, trendcast trains and writes back.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage. Start with: trendcast demo",
+)
+
+ProjectDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--project-dir", help="Folder with dbt_project.yml. Default: here or ./dbt_project."
+    ),
+]
+ProfilesDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--profiles-dir", help="Folder with profiles.yml. Default: as dbt, or ./profiles."
+    ),
+]
+Target = Annotated[str | None, typer.Option("--target", "-t", help="Output of the dbt profile.")]
+Vars = Annotated[
+    str | None, typer.Option("--vars", help="dbt vars as YAML or JSON: '{horizon: 14}'.")
+]
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        "--artifacts-dir",
+        envvar="TRENDCAST_ARTIFACTS_DIR",
+        help="Folder of the model files. Default: trendcast_artifacts beside the warehouse.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model to use, repeatable. Default: the var `models`."),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option("--select", "-s", help="dbt selection to narrow what is built, repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> None:
+    if version:
+        print(f"trendcast {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: trendcast demo")
+def demo(
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run again even if nothing has changed.")
+    ] = False,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Load the demo shop (410,466 order lines of a real grocer) and run the main job on it."""
+    from trendcast import pipeline
+    from trendcast.project import PACKAGED_PROJECT
+
+    target_path = None
+    if (
+        project_dir is None
+        and not Path("dbt_project/dbt_project.yml").is_file()
+        and PACKAGED_PROJECT.is_dir()
+    ):
+        # Installed from a wheel: the project lies in site-packages, where dbt must not write.
+        project_dir = PACKAGED_PROJECT / "dbt_project"
+        profiles_dir = profiles_dir or PACKAGED_PROJECT / "profiles"
+        target_path = Path("trendcast_target")
+    workspace = pipeline.Workspace.open(
+        project_dir=project_dir or Path("dbt_project"),
+        profiles_dir=profiles_dir,
+        vars=_parse_vars(vars),
+        artifacts_dir=artifacts_dir,
+        target_path=target_path,
+    )
+    if not fresh and pipeline.is_current(workspace):
+        workspace.progress.timings.clear()
+        summary = pipeline.summarize(workspace)
+        _say("Nothing has changed since the last run; --fresh runs it again.", as_json)
+    else:
+        _say(
+            "Running the demo: dbt build, backtest, training, forecast, marts. This takes a few minutes.",
+            as_json,
+        )
+        summary = pipeline.run(workspace)
+    _print(summary, as_json, _summary)
+
+
+@app.command(epilog="Example: trendcast run --vars '{horizon: 14}' --model ridge")
+def run(
+    models: Models = None,
+    select: Select = None,
+    backtest: Annotated[
+        bool, typer.Option(help="Score the models first, to choose the champion.")
+    ] = True,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Do the main job: build features, backtest, train, forecast, commit, build the marts."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    workspace.models(models)
+    pipeline.check_selection(workspace, select or [])
+    summary = pipeline.run(workspace, models=models, select=select or [], with_backtest=backtest)
+    _print(summary, as_json, _summary)
+
+
+@app.command(epilog="Example: trendcast train --model ridge --model lstm")
+def train(
+    models: Models = None,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Train on the features as they are and keep the model files, hashed, for `forecast`."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    _print(pipeline.train(workspace, models=models), as_json, _step)
+
+
+@app.command(epilog="Example: trendcast forecast && dbt build --select tag:trendcast_marts")
+def forecast(
+    models: Models = None,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Forecast with the models of the latest training and write the ledger; nothing is trained."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    _print(pipeline.forecast(workspace, models=models), as_json, _step)
+
+
+@app.command(epilog="Example: trendcast backtest --model ridge --json")
+def backtest(
+    models: Models = None,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Score the models at every fold's cutoff (var `backtest_folds`) and write the ledger."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    _print(pipeline.backtest(workspace, models=models), as_json, _step)
+
+
+@app.command(epilog="Example: trendcast runs --limit 5")
+def runs(
+    limit: Annotated[int, typer.Option(min=1, help="How many runs, newest first.")] = 20,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs in the ledger, newest first, failed ones with their reason."""
+    from trendcast import ledger
+
+    workspace = _open(project_dir, profiles_dir, target, vars, None)
+    with workspace.connect() as warehouse:
+        found = ledger.runs(warehouse, workspace.project, limit)
+
+    def show(listed: list[dict[str, Any]]) -> None:
+        from trendcast.summary import print_runs
+
+        print_runs(listed)
+
+    _print(found, as_json, show)
+
+
+@app.command(epilog="Example: trendcast doctor")
+def doctor(
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Check versions, profile, warehouse, orders, ledger and model files; a remedy beside each finding."""
+    from trendcast.doctor import examine
+
+    checks = examine(
+        project_dir=project_dir,
+        profiles_dir=profiles_dir,
+        target=target,
+        vars=_parse_vars(vars),
+        artifacts_dir=artifacts_dir,
+    )
+
+    def show(found: list[dict[str, str]]) -> None:
+        from trendcast.summary import print_checks
+
+        print_checks(found)
+
+    _print(checks, as_json, show)
+    if any(check["status"] == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+def _open(
+    project_dir: Path | None,
+    profiles_dir: Path | None,
+    target: str | None,
+    vars: str | None,
+    artifacts_dir: Path | None,
+) -> Any:
+    from trendcast.pipeline import Workspace
+
+    return Workspace.open(
+        project_dir=project_dir,
+        profiles_dir=profiles_dir,
+        target=target,
+        vars=_parse_vars(vars),
+        artifacts_dir=artifacts_dir,
+    )
+
+
+def _parse_vars(text: str | None) -> dict[str, Any]:
+    """Read --vars as dbt does: one YAML mapping."""
+    import yaml
+
+    if not text:
+        return {}
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(parsed, dict):
+        raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
+    return parsed
+
+
+def _summary(summary: dict[str, Any]) -> None:
+    from trendcast.summary import print_summary
+
+    print_summary(summary)
+
+
+def _step(told: dict[str, Any]) -> None:
+    from trendcast.summary import print_step
+
+    print_step(told)
+
+
+def _say(text: str, as_json: bool) -> None:
+    if not as_json:
+        print(text, flush=True)
+
+
+def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        show(result)
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is a message, not a traceback."""
+    # TensorFlow logs its start-up to stderr; ours is for people.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        app()
+    except TrendcastError as error:
+        print(f"trendcast: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("trendcast: stopped; nothing of the run under way was kept.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

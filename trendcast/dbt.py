@@ -1,0 +1,149 @@
+"""Runs dbt as a subprocess, so that no connection or lock is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trendcast.errors import DbtError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Upstream of the ledger (the features and all they need, a user's own staging included), and from it on.
+BEFORE_LEDGER = ("+tag:trendcast_features", "tag:trendcast_ledger")
+FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
+
+
+@dataclass(frozen=True)
+class Dbt:
+    """How to call dbt for one project.
+
+    Parameters
+    ----------
+    project_dir, profiles_dir
+        Folders with ``dbt_project.yml`` and ``profiles.yml``.
+    target
+        Name of the profile's output; None for its default.
+    vars
+        Overrides of the project's vars.
+    target_path
+        Where dbt writes its artefacts; None for the project's own.
+    """
+
+    project_dir: Path
+    profiles_dir: Path
+    target: str | None = None
+    vars: dict[str, Any] = field(default_factory=dict)
+    target_path: Path | None = None
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where dbt leaves ``manifest.json`` and ``run_results.json``."""
+        return self.target_path or self.project_dir / os.environ.get("DBT_TARGET_PATH", "target")
+
+    def parse(self) -> dict[str, Any]:
+        """Return the manifest as the project stands now, with the vars given."""
+        self._run(["parse"])
+        return self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest the last dbt command wrote."""
+        manifest: dict[str, Any] = json.loads((self.artifacts_dir / "manifest.json").read_text())
+        return manifest
+
+    def build(
+        self, select: Sequence[str], *, progress: Callable[[str], None] | None = None
+    ) -> dict[str, int]:
+        """Build and test what ``select`` names; return how many nodes ended in each status.
+
+        Raises
+        ------
+        DbtError
+            A model or a test failed; names them with their messages.
+        """
+        self._run(
+            ["build", "--indirect-selection", "buildable", "--select", *select], progress=progress
+        )
+        statuses: dict[str, int] = {}
+        for result in self._results():
+            statuses[result["status"]] = statuses.get(result["status"], 0) + 1
+        return statuses
+
+    def matching(self, select: Sequence[str]) -> list[str]:
+        """Names of the nodes a selection matches; dbt itself shrugs at an empty one."""
+        listed = self._run(
+            ["--quiet", "ls", "--output", "name", "--resource-type", "model", "--select", *select]
+        )
+        return [line for line in listed.splitlines() if line and not line.startswith("[")]
+
+    def _results(self) -> list[dict[str, Any]]:
+        path = self.artifacts_dir / "run_results.json"
+        results: list[dict[str, Any]] = json.loads(path.read_text())["results"]
+        return results
+
+    def _run(
+        self, arguments: Sequence[str], *, progress: Callable[[str], None] | None = None
+    ) -> str:
+        command = [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", *arguments]
+        command += [
+            "--project-dir",
+            str(self.project_dir),
+            "--profiles-dir",
+            str(self.profiles_dir),
+        ]
+        if self.target:
+            command += ["--target", self.target]
+        if self.vars:
+            command += ["--vars", json.dumps(self.vars)]
+        if self.target_path:
+            command += ["--target-path", str(self.target_path)]
+            command += ["--log-path", str(self.target_path / "logs")]
+        environment = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+        results = self.artifacts_dir / "run_results.json"
+        before = results.stat().st_mtime_ns if results.exists() else 0
+        lines: list[str] = []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+                if progress:
+                    progress(line.rstrip())
+        if process.returncode:
+            ran = results.exists() and results.stat().st_mtime_ns != before
+            raise self._failure(lines, self._results() if ran else [])
+        return "\n".join(lines)
+
+    def _failure(self, lines: list[str], results: list[dict[str, Any]]) -> DbtError | UsageError:
+        """Say what failed, from dbt's results where it got that far and from its output otherwise."""
+        failed = [r for r in results if r["status"] in ("error", "fail", "runtime error")]
+        if failed:
+            shown = "\n".join(f"  {_name(r)}: {_message(r)}" for r in failed[:10])
+            more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
+            return DbtError(
+                f"dbt failed on {len(failed)} of {len(results)} nodes:\n{shown}{more}\n"
+                f"Compiled SQL is under {self.artifacts_dir / 'compiled'}."
+            )
+        text = "\n".join(_without_clock(line) for line in lines if line.strip())
+        start = text.find("Encountered an error:")
+        detail = text[start:] if start >= 0 else "\n".join(text.splitlines()[-15:])
+        return DbtError(f"dbt could not run:\n{detail.strip()}")
+
+
+def _name(result: dict[str, Any]) -> str:
+    return str(result["unique_id"]).split(".", 1)[-1]
+
+
+def _message(result: dict[str, Any]) -> str:
+    return " ".join(str(result.get("message") or result["status"]).split())
+
+
+def _without_clock(line: str) -> str:
+    return line[10:] if line[2:3] == ":" and line[5:6] == ":" else line

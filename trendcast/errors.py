@@ -1,0 +1,48 @@
+"""Errors a user can act on: each says what came, what is valid and what to do."""
+
+from __future__ import annotations
+
+
+class TrendcastError(Exception):
+    """Base of every error trendcast raises on purpose; the CLI prints it and exits with ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(TrendcastError):
+    """The command was given something it cannot take: a wrong option, model, selection or setting."""
+
+    exit_code = 2
+
+
+class ProjectError(UsageError):
+    """The dbt project, its profile or its settings cannot be used."""
+
+
+class DataError(TrendcastError):
+    """The shop's data cannot be forecast: a missing column, an empty table, too short a history."""
+
+
+class DbtError(TrendcastError):
+    """dbt failed; the message names the models and tests that did."""
+
+
+class WarehouseError(TrendcastError):
+    """The warehouse cannot be opened, read or written."""
+
+
+class WarehouseLockedError(WarehouseError):
+    """Another process holds the warehouse or a run is under way; the message says which."""
+
+
+class ArtifactError(TrendcastError):
+    """A model file is missing, altered, made by another version, or cannot be written."""
+
+
+def one_of(what: str, came: str, valid: list[str]) -> UsageError:
+    """Build the error for a name that is not among the valid ones, with the nearest as a suggestion."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(came, valid, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UsageError(f"Unknown {what} {came!r}.{hint} Valid: {', '.join(valid)}.")

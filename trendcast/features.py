@@ -1,0 +1,139 @@
+"""The features a model may see: queries, panel and design matrix over the tables dbt built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from trendcast.errors import DataError
+from trendcast.warehouse import quote
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from trendcast.panel import Panel
+    from trendcast.project import Project
+    from trendcast.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """A cutoff of ``int_cutoffs``: fold 0 is forecast from, folds 1 and up are backtested, newest first."""
+
+    fold: int
+    t: int
+    date: dt.date
+
+
+class Features:
+    """The one thing a model is given: it can ask for rows, and never sees the connection.
+
+    Parameters
+    ----------
+    warehouse
+        An open connection; read-only is enough.
+    project
+        Relations, settings and roles.
+    """
+
+    def __init__(self, warehouse: Warehouse, project: Project) -> None:
+        self._warehouse = warehouse
+        self.project = project
+        self.settings = project.settings
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """Return the rows of a query on the feature tables."""
+        return self._warehouse.query(sql, parameters)
+
+    def lookup(self, name: str, rows: pa.Table) -> None:
+        """Make a small table readable under ``name`` in later queries."""
+        self._warehouse.lookup(name, rows)
+
+    def relation(self, name: str) -> str:
+        """Return the rendered relation name of a feature model."""
+        return self.project.relation(name)
+
+    @cached_property
+    def cutoffs(self) -> list[Cutoff]:
+        """Every cutoff, fold 0 first."""
+        rows = self.query(
+            f"select fold, cutoff_t, cutoff from {self.relation('int_cutoffs')} order by fold"
+        ).to_pylist()
+        if not rows:
+            raise DataError(
+                "There is no cutoff to forecast from: no order line was accepted, or the data ends before "
+                "its first period is over. See int_order_lines_rejected for the reasons."
+            )
+        return [Cutoff(row["fold"], row["cutoff_t"], row["cutoff"]) for row in rows]
+
+    @property
+    def last_cutoff(self) -> Cutoff:
+        """The cutoff to forecast from."""
+        return self.cutoffs[0]
+
+    @cached_property
+    def first_t(self) -> int:
+        """Period index of the first sale of all."""
+        sql = f"select min(first_t) as first_t from {self.relation('int_series')}"
+        return int(self.query(sql).column("first_t")[0].as_py())
+
+    @cached_property
+    def n_series(self) -> int:
+        """Series in the panel."""
+        sql = f"select count(*) as n from {self.relation('int_series')}"
+        return int(self.query(sql).column("n")[0].as_py())
+
+    @cached_property
+    def dates(self) -> dict[int, dt.date]:
+        """First day of each period, by period index."""
+        rows = self.query(f"select t, ds from {self.relation('ftr_calendar')} order by t")
+        return dict(zip(rows.column("t").to_pylist(), rows.column("ds").to_pylist(), strict=True))
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The whole panel as contiguous arrays, pulled once."""
+        from trendcast.panel import Panel, Roles
+
+        history = self.project.with_role("history", "season")
+        known = self.project.with_role("known")
+        by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
+        by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
+        static = self._static_columns()
+        history_columns = ", ".join(
+            ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
+        )
+        return Panel.from_arrow(
+            self.query(
+                f"select {history_columns} from {self.relation('ftr_history')} order by series_id, t"
+            ),
+            self.query(
+                f"select known.series_id, known.t, {', '.join([*by_series, *by_date])} "
+                f"from {self.relation('ftr_known')} as known "
+                f"inner join {self.relation('ftr_calendar')} as calendar on known.t = calendar.t "
+                "order by known.series_id, known.t"
+            ),
+            self.query(
+                f"select {', '.join(['series_id', *map(quote, static)])} "
+                f"from {self.relation('ftr_static')} order by series_id"
+            ),
+            Roles(
+                history={c.name: c.unit for c in history if c.role == "history"},
+                season={c.name: c.unit for c in history if c.role == "season"},
+                known=[c.name for c in known],
+                static=static,
+            ),
+            season_length=self.settings.season_length,
+            horizon=self.settings.horizon,
+        )
+
+    def _static_columns(self) -> list[str]:
+        relation = self.relation("ftr_static")
+        text = ("VARCHAR", "TEXT", "STRING")
+        columns = self._warehouse.columns(relation)
+        return [
+            name for name, kind in columns.items() if name != "series_id" and kind.upper() in text
+        ]

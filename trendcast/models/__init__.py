@@ -1,0 +1,70 @@
+"""Forecasting models, one file each; this registry is where the CLI and the settings find them by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from trendcast.errors import one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from trendcast.features import Features
+
+BASELINE = "seasonal_naive"
+
+_CLASSES = {
+    "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
+    "ridge": "trendcast.models.ridge:Ridge",
+    "lstm": "trendcast.models.panel_model:LSTM",
+}
+
+
+class Model(Protocol):
+    """What the pipeline asks of a model.
+
+    Forecast rows have the columns series_id, cutoff, target_date, lead, mean and the quantiles, one row per
+    series that has history at the cutoff and lead, ordered by series_id and lead.
+    """
+
+    name: str
+    #: Cheap enough to be fitted again for every fold of a backtest.
+    refits_each_fold: bool
+
+    def fit(
+        self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
+    ) -> None:
+        """Learn from targets up to and including the period ``end_t``, and nothing later."""
+
+    def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Forecast every series from a cutoff."""
+
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
+        """Contributions by component that add up to each mean, or None."""
+
+    def coefficients(self) -> pa.Table | None:
+        """Coefficients as a table, or None for a model that has none."""
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write the model as data files (never pickles) and return them; none if it learns nothing."""
+
+    def load(self, directory: Path) -> None:
+        """Read what ``save`` wrote."""
+
+
+def model_names() -> list[str]:
+    """Names of all models, the baseline first."""
+    return list(_CLASSES)
+
+
+def create(name: str) -> Model:
+    """Return a new model; an unknown name is a UsageError that lists the valid ones."""
+    if name not in _CLASSES:
+        raise one_of("model", name, model_names())
+    module, class_name = _CLASSES[name].split(":")
+    model: Model = getattr(import_module(module), class_name)()
+    return model

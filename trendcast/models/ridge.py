@@ -1,0 +1,527 @@
+"""Ridge regression that trains where the data is.
+
+Ridge needs only X'X and X'y (Hoerl & Kennard 1970; Hastie, Tibshirani & Friedman, The Elements of
+Statistical Learning, 3.4): one SQL aggregate over the design matrix. Only that small matrix leaves the
+warehouse; coefficients go back as a table, and scoring and additive explanations are SQL.
+
+The target is demand over the series' level, weighted by the level: the variance of a count grows with
+its mean, so this is the efficient weighting, and with an unpenalised intercept the forecasts add up to
+the demand they were trained on. One set of coefficients per lead bucket (direct, never recursive).
+
+The entries of the design matrix are rounded to whole multiples of 2**-16 and summed as integers. Integer
+sums do not depend on the order of addition, so one thread or eight, the coefficients are the same to the
+last bit. At the scale of the columns (around one) the rounding is below any statistical relevance.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from trendcast.errors import ArtifactError, DataError
+from trendcast.models.base import QUANTILES, ModelError
+from trendcast.models.tables import QUANTILE_NAMES
+from trendcast.warehouse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from trendcast.features import Features
+    from trendcast.project import Column
+
+    Array = npt.NDArray[np.float64]
+
+FORMAT = 1
+PENALTIES = (
+    1e-4,
+    1e-3,
+    1e-2,
+    3e-2,
+    0.1,
+    0.3,
+    1.0,
+)  # relative to the unit diagonal of the correlations
+FRACTION = 2**16  # resolution of the fixed-point design matrix
+RATIO_LIMIT = 100.0  # features are at most this many times the level
+ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
+COLLINEAR = 1e-6  # a feature with less than this share of its variance left over is dropped
+LEVEL_CLASSES = range(-7, 16)  # error quantiles are kept per power of two of the level
+MIN_ERRORS = 200  # a level class with fewer errors borrows from its neighbour
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What was learnt for one group of leads; arrays run over the features.
+
+    Parameters
+    ----------
+    intercept
+        In units of the level.
+    coefficients, means, stds
+        Of the scaled features, [P]; a dropped feature's coefficient is 0.
+    dropped
+        Features that do not vary or repeat others, [P].
+    penalty
+        The ridge penalty chosen.
+    """
+
+    lead_bucket: int
+    intercept: float
+    coefficients: list[float]
+    means: list[float]
+    stds: list[float]
+    dropped: list[bool]
+    penalty: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted regression: plain data, all of which goes into the artefact."""
+
+    features: list[str]
+    units: list[str]
+    components: list[str]
+    buckets: list[Bucket]
+    # Quantiles of the standardised errors, by "bucket:level class", on periods the fit did not see.
+    errors: dict[str, list[float]]
+
+    @property
+    def component_names(self) -> list[str]:
+        """The components of an explanation, each once."""
+        return list(dict.fromkeys([*self.components, "level"]))
+
+
+class Ridge:
+    """Direct multi-horizon ridge regression by sufficient statistics in SQL."""
+
+    name = "ridge"
+    refits_each_fold = True
+
+    def __init__(self) -> None:
+        self._fit: Fit | None = None
+
+    def fit(
+        self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
+    ) -> None:
+        """Learn from targets up to ``end_t``; the later part of them chooses the penalty.
+
+        Raises
+        ------
+        DataError
+            The history up to ``end_t`` leaves no training rows.
+        """
+        columns = features.project.design_columns
+        held_out_t = self._held_out(features, end_t)
+        progress("sums")
+        gram = _gram(features, columns, end_t, held_out_t)
+        buckets, early = [], []
+        for lead_bucket, train, held_out in gram:
+            penalty = _choose_penalty(train, held_out)
+            early.append(_solve(lead_bucket, train, penalty))
+            buckets.append(_solve(lead_bucket, train + held_out, penalty))
+        fit = Fit(
+            features=[column.name for column in columns],
+            units=[column.unit for column in columns],
+            components=[column.component for column in columns],
+            buckets=buckets,
+            errors={},
+        )
+        progress("errors")
+        # Errors are measured with what the earlier part alone taught.
+        early_fit = Fit(fit.features, fit.units, fit.components, early, {})
+        errors = _error_quantiles(features, early_fit, columns, end_t, held_out_t)
+        self._fit = Fit(fit.features, fit.units, fit.components, buckets, errors)
+
+    @staticmethod
+    def _held_out(features: Features, end_t: int) -> int:
+        """Last training target: two horizons before the end, or a third of a short history."""
+        span = end_t - features.first_t
+        return end_t - max(1, min(2 * features.settings.horizon, span // 3))
+
+    def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Score every series from a cutoff, in SQL."""
+        fit = self._fitted(features)
+        _lend_coefficients(features, fit)
+        _lend_errors(features, fit)
+        quantiles = ",\n".join(
+            f"greatest(0, mean + {name} * spread) as {name}" for name in QUANTILE_NAMES
+        )
+        return features.query(
+            f"""
+            with scored as ({_scores(features, fit)}),
+            ranged as (
+                select
+                    scored.*,
+                    errors.* exclude (lead_bucket, level_class)
+                from scored
+                inner join ridge_errors as errors
+                    on scored.lead_bucket = errors.lead_bucket
+                    and scored.level_class = errors.level_class
+            )
+            select series_id, cutoff, target_date, lead, mean, {quantiles}
+            from ranged
+            order by series_id, lead
+            """,
+            [cutoff_t, cutoff_t],
+        )
+
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Contributions by component, exact: they add up to the mean."""
+        fit = self._fitted(features)
+        _lend_coefficients(features, fit)
+        components = fit.component_names
+        parts = " union all ".join(
+            f"select series_id, cutoff, target_date, lead, ? as component, {_part(i)} as contribution from scored"
+            for i in range(len(components))
+        )
+        return features.query(
+            f"""
+            with scored as ({_scores(features, fit)})
+            {parts}
+            union all
+            select series_id, cutoff, target_date, lead, 'floor', mean - raw_mean from scored where raw_mean < 0
+            order by series_id, lead, component
+            """,
+            [cutoff_t, cutoff_t, *components],
+        )
+
+    def coefficients(self) -> pa.Table:
+        """Coefficients with the penalty, and what was dropped as collinear."""
+        fit = self._fit
+        if fit is None:
+            raise ModelError("the ridge regression is neither trained nor loaded")
+        rows: list[dict[str, Any]] = []
+        for bucket in fit.buckets:
+            common = {"lead_bucket": bucket.lead_bucket, "penalty": bucket.penalty}
+            rows.append(
+                common
+                | {"feature": "intercept", "component": "level", "coefficient": bucket.intercept}
+                | {"feature_mean": 1.0, "feature_std": 0.0, "is_dropped": False}
+            )
+            for j, name in enumerate(fit.features):
+                rows.append(
+                    common
+                    | {"feature": name, "component": fit.components[j]}
+                    | {"coefficient": bucket.coefficients[j], "feature_mean": bucket.means[j]}
+                    | {"feature_std": bucket.stds[j], "is_dropped": bucket.dropped[j]}
+                )
+        return pa.Table.from_pylist(
+            rows,
+            schema=pa.schema(
+                [
+                    ("lead_bucket", pa.int32()),
+                    ("feature", pa.string()),
+                    ("component", pa.string()),
+                    ("coefficient", pa.float64()),
+                    ("feature_mean", pa.float64()),
+                    ("feature_std", pa.float64()),
+                    ("is_dropped", pa.bool_()),
+                    ("penalty", pa.float64()),
+                ]
+            ),
+        )
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write ``ridge.json``."""
+        if self._fit is None:
+            raise ModelError("the ridge regression is not trained")
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "ridge.json"
+        path.write_text(json.dumps({"format": FORMAT, "fit": asdict(self._fit)}, indent=1))
+        return [path]
+
+    def load(self, directory: Path) -> None:
+        """Read ``ridge.json``."""
+        path = directory / "ridge.json"
+        data = json.loads(path.read_text())
+        if data.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{path} has format {data.get('format')}, this version reads {FORMAT}. Train again."
+            )
+        fit = data["fit"]
+        self._fit = Fit(**(fit | {"buckets": [Bucket(**bucket) for bucket in fit["buckets"]]}))
+
+    def _fitted(self, features: Features) -> Fit:
+        if self._fit is None:
+            raise ModelError("the ridge regression is neither trained nor loaded")
+        now = [column.name for column in features.project.design_columns]
+        if now != self._fit.features:
+            gone = sorted(set(self._fit.features) - set(now))
+            new = sorted(set(now) - set(self._fit.features))
+            raise ArtifactError(
+                f"The stored ridge regression was trained on other features: missing now {gone}, new {new}. "
+                "Train again with `trendcast train`."
+            )
+        return self._fit
+
+
+# --- SQL: the design matrix as the regression sees it ---
+
+
+def _beta(j: int) -> str:
+    return f"beta_{j}"
+
+
+def _part(i: int) -> str:
+    return f"part_{i}"
+
+
+def _scaled(name: str, unit: str) -> str:
+    """SQL of a feature as the regression sees it: relative to the level, bounded, never null."""
+    column = quote(name)
+    if unit == "demand":
+        column = f"{column} / demand_level"
+    return f"coalesce(least(greatest({column}, -{RATIO_LIMIT}), {RATIO_LIMIT}), 0)"
+
+
+def _level_class(level: str) -> str:
+    """SQL of the power of two a level lies in."""
+    return f"cast(least(greatest(floor(ln({level}) / ln(2.0)), {LEVEL_CLASSES[0]}), {LEVEL_CLASSES[-1]}) as integer)"
+
+
+def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ? and target_t > ?") -> str:
+    """SQL that scores the design matrix; ``part_i`` are the components' contributions to ``raw_mean``."""
+    components = fit.component_names
+    terms: dict[str, list[str]] = {component: [] for component in components}
+    terms["level"].append("intercept")
+    for j, (name, unit) in enumerate(zip(fit.features, fit.units, strict=True)):
+        terms[fit.components[j]].append(f"{_beta(j)} * {_scaled(name, unit)}")
+    parts = ",\n".join(
+        f"demand_level * ({' + '.join(terms[component])}) as {_part(i)}"
+        for i, component in enumerate(components)
+    )
+    total = " + ".join(_part(i) for i in range(len(components)))
+    return f"""
+        select
+            parts.*,
+            {total} as raw_mean,
+            greatest(0, {total}) as mean,
+            sqrt(greatest({total}, 0.1 * demand_level)) as spread,
+            {_level_class("demand_level")} as level_class
+        from (
+            select
+                series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, actual, demand_level,
+                {parts}
+            from {features.relation("ftr_design")} as design
+            inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
+            where {where}
+        ) as parts
+    """
+
+
+def _training_rows(features: Features, end_t: int) -> tuple[str, list[int]]:
+    """Condition on the design matrix (with its parameters): sampled cutoffs, targets up to ``end_t``."""
+    settings = features.settings
+    first = max(features.first_t, end_t - settings.train_periods)
+    return (
+        "actual is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0",
+        [end_t, first, end_t, settings.train_stride],
+    )
+
+
+def _gram(
+    features: Features, columns: Sequence[Column], end_t: int, held_out_t: int
+) -> list[tuple[int, Array, Array]]:
+    """Sufficient statistics per lead bucket, for targets up to ``held_out_t`` and after it.
+
+    Returns
+    -------
+    list of (lead bucket, train [P + 2, P + 2], held out [P + 2, P + 2])
+        Moments of (1, features, target), weighted by the level.
+    """
+    where, parameters = _training_rows(features, end_t)
+    scale = _weight_scale(features, where, parameters)
+    expressions = ["1.0", *(_scaled(c.name, c.unit) for c in columns), "actual / demand_level"]
+    p = len(expressions)
+
+    def entry(i: int) -> str:
+        value = f"({expressions[i]}) * sqrt(demand_level / {scale!r})"
+        bounded = f"least(greatest({value}, -{ENTRY_LIMIT}), {ENTRY_LIMIT})"
+        return f"cast(round({bounded} * {FRACTION}) as bigint) as x{i}"
+
+    pairs = [(i, j) for i in range(p) for j in range(i, p)]
+    sums = ",\n".join(f"cast(sum(x{i} * x{j}) as double) as s{i}_{j}" for i, j in pairs)
+    table = features.query(
+        f"""
+        with design as (
+            select
+                lead_bucket,
+                target_t > ? as is_held_out,
+                {", ".join(entry(i) for i in range(p))}
+            from {features.relation("ftr_design")}
+            where {where}
+        )
+        select lead_bucket, is_held_out, {sums}
+        from design
+        group by lead_bucket, is_held_out
+        order by lead_bucket, is_held_out
+        """,
+        [held_out_t, *parameters],
+    )
+    moments: dict[int, list[Array]] = {}
+    for row in table.to_pylist():
+        gram = np.zeros((p, p))
+        for i, j in pairs:
+            gram[i, j] = gram[j, i] = row[f"s{i}_{j}"] / FRACTION**2
+        halves = moments.setdefault(row["lead_bucket"], [np.zeros((p, p)), np.zeros((p, p))])
+        halves[int(row["is_held_out"])] += gram
+    usable = [(bucket, a, b) for bucket, (a, b) in sorted(moments.items()) if a[0, 0] > 0]
+    wanted = -(-features.settings.horizon // features.settings.lead_bucket)
+    if len(usable) < wanted:
+        raise DataError(
+            f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train a "
+            f"regression {features.settings.horizon} periods ahead (it needs pairs of a cutoff and a target that "
+            "far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
+        )
+    return usable
+
+
+def _weight_scale(features: Features, where: str, parameters: Sequence[int]) -> float:
+    """Return the power of two nearest to the mean level, to keep weights around one."""
+    level = (
+        features.query(
+            f"select avg(demand_level) as level from {features.relation('ftr_design')} where {where}",
+            parameters,
+        )
+        .column("level")[0]
+        .as_py()
+    )
+    return float(2.0 ** round(np.log2(level))) if level else 1.0
+
+
+def _lend_coefficients(features: Features, fit: Fit) -> None:
+    """Make the coefficients readable in SQL as ``ridge_coefficients``, one row per lead bucket."""
+    wide: dict[str, Any] = {
+        "lead_bucket": pa.array([b.lead_bucket for b in fit.buckets], pa.int32()),
+        "intercept": [b.intercept for b in fit.buckets],
+    }
+    for j in range(len(fit.features)):
+        wide[_beta(j)] = [b.coefficients[j] for b in fit.buckets]
+    features.lookup("ridge_coefficients", pa.table(wide))
+
+
+def _lend_errors(features: Features, fit: Fit) -> None:
+    """Make the error quantiles readable in SQL as ``ridge_errors``, one row per bucket and level class."""
+    keys = [key.split(":") for key in fit.errors]
+    table: dict[str, Any] = {
+        "lead_bucket": pa.array([int(k[0]) for k in keys], pa.int32()),
+        "level_class": pa.array([int(k[1]) for k in keys], pa.int32()),
+    }
+    for k, name in enumerate(QUANTILE_NAMES):
+        table[name] = [row[k] for row in fit.errors.values()]
+    features.lookup("ridge_errors", pa.table(table))
+
+
+# --- The small matrix ---
+
+
+def _choose_penalty(train: Array, held_out: Array) -> float:
+    """Return the penalty whose coefficients have the least squared error on the later targets."""
+    if held_out[0, 0] <= 0:
+        return PENALTIES[len(PENALTIES) // 2]
+
+    def error(penalty: float) -> float:
+        bucket = _solve(0, train, penalty)
+        v = np.array([bucket.intercept, *bucket.coefficients, -1.0])
+        return float(v @ held_out @ v)
+
+    return min(PENALTIES, key=error)
+
+
+def _solve(lead_bucket: int, gram: Array, penalty: float) -> Bucket:
+    """Solve the ridge normal equations on standardised features.
+
+    Parameters
+    ----------
+    gram
+        Weighted moments of (1, features, target), [P + 2, P + 2].
+    penalty
+        Added to the diagonal of the correlation matrix.
+    """
+    n = gram[0, 0]
+    means = gram[0, 1:] / n
+    cov = gram[1:, 1:] / n - np.outer(means, means)
+    stds = np.sqrt(np.maximum(np.diag(cov)[:-1], 0))
+    varies = stds > 1e-4 * np.maximum(1.0, np.abs(means[:-1]))
+    kept = _independent(cov[:-1, :-1], stds, varies)
+    coefficients = np.zeros(len(stds))
+    if len(kept):
+        scale = stds[kept]
+        corr = cov[np.ix_(kept, kept)] / np.outer(scale, scale)
+        right = cov[kept, -1] / scale
+        coefficients[kept] = np.linalg.solve(corr + penalty * np.eye(len(kept)), right) / scale
+    dropped = np.ones(len(stds), dtype=bool)
+    dropped[kept] = False
+    return Bucket(
+        lead_bucket=lead_bucket,
+        intercept=float(means[-1] - means[:-1] @ coefficients),
+        coefficients=coefficients.tolist(),
+        means=means[:-1].tolist(),
+        stds=stds.tolist(),
+        dropped=dropped.tolist(),
+        penalty=penalty,
+    )
+
+
+def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the features that add something, in order, by Cholesky of their correlations.
+
+    A feature whose variance is explained by the ones before it, to all but ``COLLINEAR``, is left out.
+    """
+    kept: list[int] = []
+    rows: list[Array] = []
+    for j in np.flatnonzero(varies):
+        corr = cov[j, kept] / (stds[j] * stds[kept]) if kept else np.zeros(0)
+        row = np.zeros(len(kept))
+        for k in range(len(kept)):
+            row[k] = (corr[k] - rows[k][:k] @ row[:k]) / rows[k][k]
+        left = 1.0 - row @ row
+        if left > COLLINEAR:
+            kept.append(int(j))
+            rows.append(np.append(row, np.sqrt(left)))
+    return np.array(kept, dtype=np.int64)
+
+
+# --- The spread ---
+
+
+def _error_quantiles(
+    features: Features, fit: Fit, columns: Sequence[Column], end_t: int, held_out_t: int
+) -> dict[str, list[float]]:
+    """Quantiles of (actual - mean) / spread on the later targets, by lead bucket and level class."""
+    _lend_coefficients(features, fit)
+    where, parameters = _training_rows(features, end_t)
+    aggregates = ", ".join(
+        f"quantile_cont((actual - mean) / spread, {level}) as {name}"
+        for level, name in zip(QUANTILES, QUANTILE_NAMES, strict=True)
+    )
+    rows = features.query(
+        f"""
+        select lead_bucket, level_class, count(*) as n, {aggregates}
+        from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
+        group by lead_bucket, level_class
+        order by lead_bucket, level_class
+        """,
+        [*parameters, held_out_t],
+    ).to_pylist()
+    errors: dict[str, list[float]] = {}
+    for bucket in fit.buckets:
+        seen = [r for r in rows if r["lead_bucket"] == bucket.lead_bucket]
+        enough = [r for r in seen if r["n"] >= MIN_ERRORS] or sorted(seen, key=lambda r: -r["n"])[
+            :1
+        ]
+        for level_class in LEVEL_CLASSES:
+            nearest = min(enough, key=lambda r: abs(r["level_class"] - level_class), default=None)
+            errors[f"{bucket.lead_bucket}:{level_class}"] = (
+                [float(nearest[name]) for name in QUANTILE_NAMES]
+                if nearest
+                else [0.0] * len(QUANTILES)
+            )
+    return errors

@@ -1,0 +1,474 @@
+"""The main job: features, backtest, training, forecast, marts; and its steps as commands of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import trendcast
+from trendcast import ledger
+from trendcast.checks import check_orders, check_panel
+from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
+from trendcast.errors import TrendcastError, UsageError, one_of
+from trendcast.features import Features
+from trendcast.models import BASELINE, create, model_names
+from trendcast.progress import Progress
+from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
+from trendcast.warehouse import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from trendcast.models import Model
+    from trendcast.warehouse import Warehouse
+
+LIBRARIES = ("dbt-core", "dbt-duckdb", "duckdb", "keras", "numpy", "pyarrow", "tensorflow")
+FINGERPRINTED = ("ftr_history", "ftr_known", "ftr_static")
+
+
+@dataclass
+class Workspace:
+    """A dbt project, its warehouse and where model files are kept.
+
+    Parameters
+    ----------
+    dbt
+        How to call dbt.
+    output
+        The rendered profile output.
+    project
+        What the manifest says.
+    artifacts_dir
+        Parent of the runs' folders.
+    """
+
+    dbt: Dbt
+    output: dict[str, Any]
+    project: Project
+    artifacts_dir: Path
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        project_dir: Path | None = None,
+        profiles_dir: Path | None = None,
+        target: str | None = None,
+        vars: dict[str, Any] | None = None,
+        artifacts_dir: Path | None = None,
+        target_path: Path | None = None,
+    ) -> Workspace:
+        """Find the project and its profile, and have dbt parse it with the vars given."""
+        project_dir = find_project_dir(project_dir)
+        profiles_dir = find_profiles_dir(profiles_dir, project_dir)
+        output = read_output(project_dir, profiles_dir, target)
+        dbt = Dbt(project_dir, profiles_dir, target, vars or {}, target_path)
+        progress = Progress()
+        with progress.phase("parse"):
+            project = Project.from_manifest(dbt.parse())
+        return cls(dbt, output, project, artifacts_dir or default_artifacts_dir(output), progress)
+
+    def connect(self, *, read_only: bool = True) -> Warehouse:
+        """Open the warehouse."""
+        return connect(self.output, read_only=read_only)
+
+    def models(self, names: Sequence[str] | None) -> list[str]:
+        """Return the models to use, the baseline always among them and first; unknown names are errors."""
+        chosen = list(names or self.project.settings.models)
+        for name in chosen:
+            if name not in model_names():
+                raise one_of("model", name, model_names())
+        return [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
+
+
+def default_artifacts_dir(output: dict[str, Any]) -> Path:
+    """Return ``trendcast_artifacts`` beside the warehouse file, or in the working directory."""
+    path = output.get("path")
+    folder = Path(path).parent if path and path != ":memory:" else Path()
+    return folder / "trendcast_artifacts"
+
+
+# --- Commands ---
+
+
+def run(
+    workspace: Workspace,
+    *,
+    models: Sequence[str] | None = None,
+    select: Sequence[str] = (),
+    with_backtest: bool = True,
+) -> dict[str, Any]:
+    """Build features, backtest, train, forecast, commit, and build the marts on the result.
+
+    Returns
+    -------
+    dict
+        The run's summary, as `summarize` gives it.
+    """
+    names = workspace.models(models)
+    with _run(workspace, "run", names) as (current, progress):
+        _build(workspace, BEFORE_LEDGER, select, "features")
+        with _features(workspace, current, folds=with_backtest) as features:
+            if with_backtest:
+                _backtest(features, current, names, progress)
+            trained = _train(features, current, names, progress)
+            _forecast(features, current, trained, progress)
+    _build(workspace, FROM_LEDGER, select, "marts")
+    return summarize(workspace)
+
+
+def backtest(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[str, Any]:
+    """Score the models at every fold's cutoff; reads the features as they are."""
+    names = workspace.models(models)
+    with (
+        _run(workspace, "backtest", names) as (current, progress),
+        _features(workspace, current, folds=True) as features,
+    ):
+        _backtest(features, current, names, progress)
+    return _told(current, progress)
+
+
+def train(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train on everything up to the last cutoff and keep the models' files."""
+    names = workspace.models(models)
+    with (
+        _run(workspace, "train", names) as (current, progress),
+        _features(workspace, current, folds=False) as features,
+    ):
+        _train(features, current, names, progress)
+    return _told(current, progress)
+
+
+def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[str, Any]:
+    """Forecast from the last cutoff with the models of the latest training; nothing is trained."""
+    names = workspace.models(models)
+    with (
+        _run(workspace, "forecast", names) as (current, progress),
+        _features(workspace, current, folds=False) as features,
+    ):
+        with workspace.connect() as warehouse:
+            trained = ledger.trained_run(warehouse, workspace.project, names)
+        current.header["trained_run_id"] = trained["run_id"]
+        loaded = []
+        for name in names:
+            model = create(name)
+            model.load(ledger.verified_directory(workspace.artifacts_dir, trained, name))
+            loaded.append(model)
+        _forecast(features, current, loaded, progress)
+    return _told(current, progress)
+
+
+# --- Steps ---
+
+
+def _backtest(
+    features: Features, current: ledger.Run, names: Sequence[str], progress: Progress
+) -> None:
+    """Stage every model's forecasts at every fold's cutoff, with what happened beside them."""
+    folds = features.cutoffs[1:]
+    actuals = {fold.fold: _actuals(features, fold.t) for fold in folds}
+    for name in names:
+        with progress.phase(f"backtest {name}"):
+            model = create(name)
+            if not model.refits_each_fold:
+                # Trained once, on what the earliest fold may know: later folds only test it harder.
+                _fit(model, features, folds[-1].t, progress)
+            for fold in folds:
+                if model.refits_each_fold:
+                    _fit(model, features, fold.t, progress)
+                rows = model.forecast(features, fold.t)
+                current.stage(
+                    "backtests", _beside(rows, actuals[fold.fold], name), fold=fold.fold, model=name
+                )
+
+
+def _actuals(features: Features, cutoff_t: int) -> pa.Table:
+    """What happened after a cutoff: one row per series and lead, ordered by them."""
+    return features.query(
+        f"""
+        select
+            baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.y as actual
+        from {features.relation("ftr_baseline")} as baseline
+        inner join {features.relation("ftr_history")} as history
+            on baseline.series_id = history.series_id and baseline.target_t = history.t
+        where baseline.cutoff_t = ?
+        order by baseline.series_id, baseline.lead
+        """,
+        [cutoff_t],
+    )
+
+
+def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
+    """Put actuals beside forecasts; both are ordered by series and lead and must have the same keys."""
+    for key in ("series_id", "lead"):
+        if rows.column(key).combine_chunks() != actuals.column(key).combine_chunks():
+            raise TrendcastError(
+                f"The model {model} did not forecast each series and lead of the backtest exactly once, in order "
+                f"({len(rows):,} rows came, {len(actuals):,} were expected). This is a fault of the model."
+            )
+    for name in ("demand_class", "error_scale", "actual"):
+        rows = rows.append_column(name, actuals.column(name))
+    return rows
+
+
+def _train(
+    features: Features, current: ledger.Run, names: Sequence[str], progress: Progress
+) -> list[Model]:
+    """Train every model on all the panel and keep its files and coefficients."""
+    models = []
+    for name in names:
+        with progress.phase(f"train {name}"):
+            model = create(name)
+            _fit(model, features, features.last_cutoff.t, progress)
+            with current.model_directory(name) as directory:
+                current.add_artifacts(name, model.save(directory))
+            coefficients = model.coefficients()
+            if coefficients is not None:
+                current.stage("coefficients", coefficients, model=name)
+            models.append(model)
+    return models
+
+
+def _fit(model: Model, features: Features, end_t: int, progress: Progress) -> None:
+    model.fit(features, end_t, features.settings.seed, progress.update)
+
+
+def _forecast(
+    features: Features, current: ledger.Run, models: Sequence[Model], progress: Progress
+) -> None:
+    """Stage every model's forecasts and explanations at the last cutoff."""
+    cutoff_t = features.last_cutoff.t
+    for model in models:
+        with progress.phase(f"forecast {model.name}"):
+            current.stage("forecasts", model.forecast(features, cutoff_t), model=model.name)
+            explained = model.explain(features, cutoff_t)
+            if explained is not None:
+                current.stage("explanations", explained, model=model.name)
+
+
+def _build(workspace: Workspace, part: Sequence[str], select: Sequence[str], phase: str) -> None:
+    """Build one side of the ledger with dbt, narrowed to the user's selection where there is one."""
+    selection = [f"{mine},{theirs}" for mine in select for theirs in part] or list(part)
+    with workspace.progress.phase(phase):
+        workspace.dbt.build(selection, progress=workspace.progress.update)
+
+
+def check_selection(workspace: Workspace, select: Sequence[str]) -> None:
+    """Refuse a selection that matches no model; dbt itself would do nothing and call it success."""
+    if select and not workspace.dbt.matching(select):
+        valid = ", ".join(sorted(workspace.project.relations))
+        raise UsageError(
+            f"The selection {' '.join(select)!r} matches no model of the project. Models of trendcast: {valid}."
+        )
+
+
+# --- The frame around every command that writes ---
+
+
+@contextmanager
+def _run(
+    workspace: Workspace, command: str, models: Sequence[str]
+) -> Iterator[tuple[ledger.Run, Progress]]:
+    """Hold the run lock, commit at the end, and leave nothing behind where something fails."""
+    progress = workspace.progress
+    with ledger.run_lock(workspace.artifacts_dir):
+        _check_before(workspace, command)
+        current = ledger.Run(command, workspace.artifacts_dir)
+        current.header |= _header(workspace, models)
+        try:
+            yield current, progress
+            current.header["timings"] = json.dumps(progress.timings)
+            with progress.phase("commit"), workspace.connect(read_only=False) as warehouse:
+                current.commit(warehouse, workspace.project)
+        except BaseException as error:
+            current.discard()
+            current.header["timings"] = json.dumps(progress.timings)
+            _record_failure(workspace, current, error)
+            raise
+
+
+def _check_before(workspace: Workspace, command: str) -> None:
+    """Check the warehouse and the orders before anything changes, and sweep up after a run that died."""
+    # Opening it for writing finds a lock now and not half an hour later.
+    with workspace.connect(read_only=False) as warehouse:
+        if command == "run":
+            check_orders(warehouse, workspace.project)
+        else:
+            ledger.require_tables(warehouse, workspace.project)
+        if warehouse.exists(workspace.project.relation("runs")):
+            ledger.sweep(workspace.artifacts_dir, warehouse, workspace.project)
+
+
+def _record_failure(workspace: Workspace, current: ledger.Run, error: BaseException) -> None:
+    """Leave a row that says why, if the warehouse lets us; the error itself matters more."""
+    try:
+        with workspace.connect(read_only=False) as warehouse:
+            if warehouse.exists(workspace.project.relation("runs")):
+                current.fail(warehouse, workspace.project, error)
+    except TrendcastError:
+        pass
+
+
+@contextmanager
+def _features(workspace: Workspace, current: ledger.Run, *, folds: bool) -> Iterator[Features]:
+    """Open the features read-only and note in the run what they are."""
+    with workspace.connect() as warehouse:
+        ledger.require_tables(warehouse, workspace.project)
+        features = Features(warehouse, workspace.project)
+        check_panel(features, folds=folds)
+        current.header |= {
+            "cutoff": features.last_cutoff.date,
+            "n_series": features.n_series,
+            "data_fingerprint": data_fingerprint(warehouse, workspace.project),
+        }
+        yield features
+
+
+def data_fingerprint(warehouse: Warehouse, project: Project) -> str:
+    """Digest of the feature tables."""
+    parts = []
+    for model in FINGERPRINTED:
+        columns = ["series_id", *(c.name for c in project.columns if c.model == model)]
+        if model == "ftr_history":
+            columns.append("t")
+        parts.append(warehouse.fingerprint(project.relation(model), columns))
+    return ledger.digest_text("".join(parts))
+
+
+def _header(workspace: Workspace, models: Sequence[str]) -> dict[str, Any]:
+    settings = workspace.project.settings
+    return {
+        "grain": settings.grain,
+        "horizon": settings.horizon,
+        "models": json.dumps(list(models)),
+        "seed": settings.seed,
+        "config_fingerprint": settings.fingerprint(),
+        "git_commit": _git_commit(workspace.dbt.project_dir),
+        "settings": json.dumps(settings.__dict__, default=list),
+        "versions": json.dumps(versions()),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, trendcast and the libraries results depend on."""
+    found = {"python": sys.version.split()[0], "trendcast": trendcast.__version__}
+    return found | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def _git_commit(folder: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# --- What came out ---
+
+
+def _told(current: ledger.Run, progress: Progress) -> dict[str, Any]:
+    """Tell what a single step wrote."""
+    return {
+        "run_id": current.run_id,
+        "command": current.command,
+        "status": "committed",
+        "cutoff": str(current.header["cutoff"]),
+        "models": json.loads(current.header["models"]),
+        "rows": current.row_counts,
+        "timings": progress.timings,
+    }
+
+
+def summarize(workspace: Workspace) -> dict[str, Any]:
+    """Read the latest committed run and what the marts say of it.
+
+    Returns
+    -------
+    dict
+        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first) and ``champions`` (series
+        served per model), and where the warehouse is.
+    """
+    with workspace.connect() as warehouse:
+        project = workspace.project
+        latest = next(
+            (
+                r
+                for r in ledger.runs(warehouse, project, 1000)
+                if r["status"] == "committed" and r["forecasts_rows"]
+            ),
+            None,
+        )
+        if latest is None:
+            raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
+        accuracy = warehouse.query(
+            f"""
+            select model, n_forecasts, wape, mase, wql, bias, coverage_80, coverage_95, forecast_value_added
+            from {project.relation("fct_forecast_accuracy")}
+            where demand_class = 'all' and lead_bucket = 'all'
+            order by wql
+            """
+        ).to_pylist()
+        served = warehouse.query(
+            f"""
+            select model, count(distinct series_id) as n_series, sum(mean) as total
+            from {project.relation("fct_forecasts")} group by model order by n_series desc, model
+            """
+        ).to_pylist()
+        dates = warehouse.query(
+            f"""
+            select count(distinct cutoff) as folds, min(cutoff) as first_cutoff, max(cutoff) as last_cutoff
+            from {project.relation("int_backtests")}
+            """
+        ).to_pylist()[0]
+    return {
+        "run_id": latest["run_id"],
+        "status": latest["status"],
+        "cutoff": str(latest["cutoff"]),
+        "grain": latest["grain"],
+        "horizon": latest["horizon"],
+        "measure": project.settings.measure,
+        "n_series": latest["n_series"],
+        "forecasts_sha256": latest["forecasts_sha256"],
+        "backtest": {k: str(v) if k != "folds" else v for k, v in dates.items()},
+        "accuracy": accuracy,
+        "served": served,
+        "timings": workspace.progress.timings or json.loads(latest["timings"] or "{}"),
+        "warehouse": workspace.output.get("path", ""),
+        "tables": {
+            name: project.relation(name)
+            for name in ("fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "dim_series")
+        },
+    }
+
+
+def is_current(workspace: Workspace) -> bool:
+    """Whether the latest committed run read this very data with these very settings and versions."""
+    try:
+        with workspace.connect() as warehouse:
+            project = workspace.project
+            if not all(warehouse.exists(project.relation(m)) for m in FINGERPRINTED):
+                return False
+            for latest in ledger.runs(warehouse, project):
+                if latest["status"] == "committed" and latest["command"] == "run":
+                    return bool(
+                        latest["config_fingerprint"] == project.settings.fingerprint()
+                        and latest["versions"] == json.dumps(versions())
+                        and latest["data_fingerprint"] == data_fingerprint(warehouse, project)
+                    )
+    except TrendcastError:
+        return False
+    return False

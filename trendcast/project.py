@@ -1,0 +1,260 @@
+"""The dbt project as trendcast sees it: its profile, its settings and its columns' roles.
+
+Settings live in dbt. The model ``ftr_design`` carries them, rendered and checked, in
+``config.meta.trendcast``; roles stand beside the columns in the features' YAML. Python reads both from the
+manifest, so a ``--vars`` override reaches both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Undefined
+from jinja2.nativetypes import NativeEnvironment
+
+from trendcast.errors import ProjectError
+
+PACKAGE = "trendcast"
+PACKAGED_PROJECT = Path(__file__).parent / "_project"
+FEATURE_MODELS = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static")
+DESIGN_ROLES = ("history", "season", "known")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The project's settings, rendered from dbt vars; see ``dbt_project.yml`` for what each means."""
+
+    grain: str
+    season_length: int
+    windows: tuple[int, ...]
+    horizon: int
+    lead_bucket: int
+    series_key: tuple[str, ...]
+    measure: str
+    backtest_folds: int
+    backtest_step: int
+    models: tuple[str, ...]
+    champion_metric: str
+    seed: int
+    train_periods: int
+    train_stride: int
+    order_columns: dict[str, str]
+    lstm: dict[str, Any]
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> Settings:
+        """Build from ``config.meta.trendcast`` of ``ftr_design``."""
+        fields = {name: meta[name] for name in cls.__dataclass_fields__ if name in meta}
+        missing = sorted(set(cls.__dataclass_fields__) - set(fields))
+        if missing:
+            raise ProjectError(
+                f"The model ftr_design lacks the settings {', '.join(missing)} in config.meta.trendcast. "
+                "Update the trendcast dbt package to the version of the Python package."
+            )
+        for name in ("windows", "series_key", "models"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+    def fingerprint(self) -> str:
+        """Digest of the settings."""
+        text = json.dumps(self.__dict__, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A feature column and the role its YAML gives it."""
+
+    name: str
+    model: str
+    role: str
+    unit: str = "none"
+    component: str = "other"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Relations, settings and roles read from a dbt manifest.
+
+    Parameters
+    ----------
+    relations
+        dbt model name (of the trendcast package) to rendered relation name.
+    settings
+        The rendered settings.
+    columns
+        Every feature column with a role, in YAML order.
+    orders
+        Rendered relation name of the order lines' source.
+    orders_schema
+        Its schema, ``demo_shop`` for the demo.
+    """
+
+    relations: dict[str, str]
+    settings: Settings
+    columns: tuple[Column, ...]
+    orders: str
+    orders_schema: str
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> Project:
+        """Read what trendcast needs; raise ProjectError where the package is not in the project."""
+        nodes = {
+            node["name"]: node
+            for node in manifest["nodes"].values()
+            if node["resource_type"] == "model" and node["package_name"] == PACKAGE
+        }
+        # A user's own version of a model wins over the package's, as it does for ref().
+        for node in manifest["nodes"].values():
+            if node["resource_type"] == "model" and node["name"] in FEATURE_MODELS:
+                nodes[node["name"]] = node
+        if "ftr_design" not in nodes:
+            raise ProjectError(
+                "The dbt project has no model ftr_design: the trendcast package is not installed in it. "
+                "Add it to packages.yml and run `dbt deps`, or pass --project-dir."
+            )
+        source = manifest["sources"].get(f"source.{PACKAGE}.shop.order_lines")
+        if source is None:
+            raise ProjectError("The dbt project has no source shop.order_lines.")
+        return cls(
+            relations={
+                name: node["relation_name"] for name, node in nodes.items() if node["relation_name"]
+            },
+            settings=Settings.from_meta(nodes["ftr_design"]["config"]["meta"]["trendcast"]),
+            columns=tuple(_columns(nodes)),
+            orders=source["relation_name"],
+            orders_schema=source["schema"],
+        )
+
+    def relation(self, name: str) -> str:
+        """Return the rendered relation name of a model."""
+        if name not in self.relations:
+            raise ProjectError(f"The dbt project has no enabled model {name}.")
+        return self.relations[name]
+
+    def with_role(self, *roles: str) -> list[Column]:
+        """Return the columns of the roles, in the order of the models and their YAML."""
+        return [column for column in self.columns if column.role in roles]
+
+    @property
+    def design_columns(self) -> list[Column]:
+        """Columns of the design matrix."""
+        return self.with_role(*DESIGN_ROLES)
+
+
+def _columns(nodes: dict[str, Any]) -> list[Column]:
+    columns = []
+    for model in FEATURE_MODELS:
+        for column in nodes[model]["columns"].values() if model in nodes else ():
+            meta = (column.get("config") or {}).get("meta") or column.get("meta") or {}
+            if "role" in meta:
+                columns.append(
+                    Column(
+                        name=column["name"],
+                        model=model,
+                        role=meta["role"],
+                        unit=meta.get("unit", "none"),
+                        component=meta.get("component", "other"),
+                    )
+                )
+    return columns
+
+
+def find_project_dir(given: Path | None) -> Path:
+    """Return the folder with ``dbt_project.yml``: the one given, DBT_PROJECT_DIR, here or ./dbt_project."""
+    candidates: list[Path | None] = (
+        [given] if given else [_from_environment("DBT_PROJECT_DIR"), Path(), Path("dbt_project")]
+    )
+    for folder in candidates:
+        if folder and (folder / "dbt_project.yml").is_file():
+            return folder
+    looked = ", ".join(str(c.resolve()) for c in candidates if c)
+    raise ProjectError(f"No dbt_project.yml in {looked}. Pass --project-dir.")
+
+
+def find_profiles_dir(given: Path | None, project_dir: Path) -> Path:
+    """Return the folder with ``profiles.yml``, looked for where dbt does and in ``../profiles``."""
+    candidates: list[Path | None] = (
+        [given]
+        if given
+        else [
+            _from_environment("DBT_PROFILES_DIR"),
+            Path(),
+            Path("profiles"),
+            project_dir,
+            project_dir.parent / "profiles",
+            Path.home() / ".dbt",
+        ]
+    )
+    for folder in candidates:
+        if folder and (folder / "profiles.yml").is_file():
+            return folder
+    looked = ", ".join(str(c) for c in candidates if c)
+    raise ProjectError(f"No profiles.yml in {looked}. Pass --profiles-dir.")
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None
+
+
+def read_output(project_dir: Path, profiles_dir: Path, target: str | None) -> dict[str, Any]:
+    """Return the rendered output (connection) that dbt would use.
+
+    Raises
+    ------
+    ProjectError
+        The profile or the target does not exist, or an environment variable without default is not set.
+    """
+    render = _Renderer()
+    project = yaml.safe_load((project_dir / "dbt_project.yml").read_text())
+    name = render(os.environ.get("DBT_PROFILE") or project.get("profile"))
+    profiles = yaml.safe_load((profiles_dir / "profiles.yml").read_text()) or {}
+    if name not in profiles:
+        valid = ", ".join(str(p) for p in profiles if p != "config")
+        raise ProjectError(
+            f"{profiles_dir / 'profiles.yml'} has no profile {name!r}. It has: {valid}."
+        )
+    profile = profiles[name]
+    chosen = target or os.environ.get("DBT_TARGET") or render(profile.get("target", "default"))
+    if chosen not in profile["outputs"]:
+        valid = ", ".join(profile["outputs"])
+        raise ProjectError(f"Profile {name!r} has no target {chosen!r}. It has: {valid}.")
+    output: dict[str, Any] = render(profile["outputs"][chosen])
+    return output
+
+
+class _Renderer:
+    """Renders a profile's Jinja as dbt does: env_var() and the type filters."""
+
+    def __init__(self) -> None:
+        self._environment = NativeEnvironment(undefined=Undefined)
+        self._environment.globals["env_var"] = _env_var
+        self._environment.filters.update(
+            as_number=lambda v: float(v) if "." in str(v) else int(v),
+            as_bool=lambda v: str(v).lower() in ("true", "1", "yes"),
+            as_text=str,
+            as_native=lambda v: v,
+        )
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self(item) for item in value]
+        if isinstance(value, str) and "{{" in value:
+            return self._environment.from_string(value).render()
+        return value
+
+
+def _env_var(name: str, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ProjectError(f"profiles.yml needs the environment variable {name}, which is not set.")
+    return value

@@ -1,0 +1,150 @@
+"""Prints results for people; ``--json`` bypasses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print a run's summary: models against the baseline, who serves, and where to look."""
+    console = _console()
+    backtest = summary["backtest"]
+    console.print(
+        f"Run {summary['run_id']}: {summary['n_series']} series, {summary['horizon']} {summary['grain']}s after "
+        f"{summary['cutoff']}.",
+        highlight=False,
+    )
+    table = Table(
+        title=f"Backtest, {backtest['folds']} cutoffs from {backtest['first_cutoff']} to {backtest['last_cutoff']}",
+        title_justify="left",
+    )
+    table.add_column("model")
+    for name in (
+        "WAPE",
+        "vs baseline",
+        "MASE",
+        "WQL",
+        "bias",
+        "80% covers",
+        "95% covers",
+        "series served",
+    ):
+        table.add_column(name, justify="right")
+    served = {row["model"]: row["n_series"] for row in summary["served"]}
+    for row in summary["accuracy"]:
+        table.add_row(
+            row["model"],
+            _number(row["wape"]),
+            _percent(row["forecast_value_added"], signed=True),
+            _number(row["mase"]),
+            _number(row["wql"]),
+            _percent(row["bias"], signed=True),
+            _percent(row["coverage_80"]),
+            _percent(row["coverage_95"]),
+            str(served.get(row["model"], 0)),
+        )
+    console.print(table)
+    console.print(
+        "'vs baseline' is the share of the seasonal naive's WAPE that a model saves.", style="dim"
+    )
+    if summary["timings"]:
+        phases = ", ".join(
+            f"{name} {seconds:.0f}" for name, seconds in summary["timings"].items() if seconds >= 1
+        )
+        console.print(
+            f"Seconds: {phases}; in all {sum(summary['timings'].values()):.0f}.", highlight=False
+        )
+    console.print(f"Where to look: {summary['warehouse']}", highlight=False)
+    about = {
+        "fct_forecasts": "the forecast in force, with quantiles",
+        "rpt_forecast_fan": "actuals and forecast bands for charts",
+        "fct_forecast_accuracy": "errors and coverage by model, class and lead",
+        "dim_series": "the series and their attributes",
+    }
+    for name, relation in summary["tables"].items():
+        console.print(f"  {relation:<52} {about[name]}", highlight=False, soft_wrap=True)
+
+
+def print_step(told: dict[str, Any]) -> None:
+    """Print what a single step wrote."""
+    console = _console()
+    rows = ", ".join(f"{count:,} {table}" for table, count in told["rows"].items()) or "no rows"
+    console.print(
+        f"Run {told['run_id']} ({told['command']}) committed: cutoff {told['cutoff']}, models "
+        f"{', '.join(told['models'])}; wrote {rows}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_runs(runs: list[dict[str, Any]]) -> None:
+    """Print runs, newest first."""
+    console = _console()
+    if not runs:
+        console.print("No runs yet. `trendcast run` makes one.")
+        return
+    table = Table()
+    for name in (
+        "run_id",
+        "command",
+        "status",
+        "cutoff",
+        "series",
+        "models",
+        "forecasts",
+        "backtests",
+        "seconds",
+    ):
+        table.add_column(name)
+    for run in runs:
+        seconds = (run["finished_at"] - run["started_at"]).total_seconds()
+        table.add_row(
+            run["run_id"],
+            run["command"],
+            run["status"],
+            str(run["cutoff"] or ""),
+            str(run["n_series"] or ""),
+            (run["models"] or "").strip("[]").replace('"', ""),
+            str(run["forecasts_rows"] or 0),
+            str(run["backtests_rows"] or 0),
+            f"{seconds:.0f}",
+        )
+        if run["error"]:
+            table.add_row("", "", "", "", "", str(run["error"]).splitlines()[0][:100], "", "", "")
+    console.print(table)
+
+
+def print_checks(checks: list[dict[str, str]]) -> None:
+    """Print the doctor's findings."""
+    console = _console()
+    marks = {
+        "ok": "[green]ok  [/green]",
+        "warn": "[yellow]warn[/yellow]",
+        "fail": "[red]fail[/red]",
+    }
+    for check in checks:
+        console.print(marks[check["status"]], end=" ")
+        console.print(
+            f"{check['check']}: {check['found']}", highlight=False, markup=False, soft_wrap=True
+        )
+        if check.get("remedy"):
+            console.print(
+                f"       {check['remedy']}", highlight=False, markup=False, soft_wrap=True
+            )
+
+
+def _console() -> Console:
+    # A pipe gets the whole width: wrapped tables cannot be read or searched.
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None, *, signed: bool = False) -> str:
+    return "" if value is None else f"{value:{'+' if signed else ''}.1%}"

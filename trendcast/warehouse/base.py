@@ -1,0 +1,58 @@
+"""What trendcast needs of a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    import pyarrow as pa
+
+
+def quote(identifier: str) -> str:
+    """Quote an identifier for SQL text.
+
+    Names of columns and tables may come from a user's YAML, so every one passes through here; values
+    never do, they are bound as parameters.
+    """
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+class Warehouse(Protocol):
+    """A connection that reads Arrow and appends Arrow; relations are dbt's rendered names."""
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """Return the rows of a query; ``?`` stands for a parameter."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement for its effect."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All statements inside take effect together, or none of them."""
+
+    def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
+        """Append rows by column name and return how many."""
+
+    def lookup(self, name: str, rows: pa.Table) -> None:
+        """Make rows readable under ``name`` on this connection only; nothing is written."""
+
+    def exists(self, relation: str) -> bool:
+        """Whether the table or view exists."""
+
+    def columns(self, relation: str) -> dict[str, str]:
+        """Column names and types of a table or view, in order."""
+
+    def safe_cast(self, expression: str, data_type: str) -> str:
+        """SQL that is null where the expression cannot be read as the type."""
+
+    def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
+        """Digest of a relation's rows that does not depend on their order."""
+
+    def close(self) -> None:
+        """Let go of the warehouse and its lock."""
+
+    def __enter__(self) -> Warehouse: ...
+
+    def __exit__(self, *exc: object) -> None: ...

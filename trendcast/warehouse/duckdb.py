@@ -1,0 +1,148 @@
+"""DuckDB: embedded, one writer at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from trendcast.errors import WarehouseError, WarehouseLockedError
+from trendcast.warehouse.base import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+
+class DuckDBWarehouse:
+    """A DuckDB file opened with the settings of its dbt profile."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, output: Mapping[str, Any], *, read_only: bool) -> DuckDBWarehouse:
+        """Open the file of a profile's output; see `trendcast.warehouse.connect`."""
+        path = str(output.get("path", ":memory:"))
+        if read_only and not Path(path).exists():
+            raise WarehouseError(
+                f"The warehouse file {path} does not exist. Run `trendcast run` or `dbt build` first, or "
+                "point the profile's `path` (TRENDCAST_DUCKDB_PATH) at your file."
+            )
+        config = {str(k): v for k, v in (output.get("config_options") or {}).items()}
+        # dbt's `threads` counts models built at a time, so it is no limit on DuckDB's own threads.
+        config |= {str(k): v for k, v in (output.get("settings") or {}).items()}
+        try:
+            connection = duckdb.connect(path, read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            raise _explain(error, path) from error
+        except duckdb.Error as error:
+            raise WarehouseError(f"The warehouse {path} cannot be opened: {error}") from error
+        return cls(connection, path)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """Return the rows of a query; ``?`` stands for a parameter."""
+        with _errors():
+            return self._connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement for its effect."""
+        with _errors():
+            self._connection.execute(sql, list(parameters)).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside take effect together, or none of them."""
+        self.execute("begin transaction")
+        try:
+            yield
+        except BaseException:
+            self.execute("rollback")
+            raise
+        self.execute("commit")
+
+    def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
+        """Append rows by column name and return how many."""
+        self._connection.register("_appended", rows)
+        try:
+            with _errors():
+                counted = self._connection.execute(
+                    f"insert into {relation} by name select * from _appended"
+                ).fetchone()
+        finally:
+            self._connection.unregister("_appended")
+        return int(counted[0]) if counted else 0
+
+    def lookup(self, name: str, rows: pa.Table) -> None:
+        """Make rows readable under ``name`` on this connection only; nothing is written."""
+        self._connection.register(name, rows)
+
+    def exists(self, relation: str) -> bool:
+        """Whether the table or view exists."""
+        try:
+            self._connection.execute(f"select 1 from {relation} limit 0").fetchall()
+        except duckdb.CatalogException:
+            return False
+        except duckdb.BinderException:
+            return False
+        return True
+
+    def columns(self, relation: str) -> dict[str, str]:
+        """Column names and types of a table or view, in order."""
+        with _errors():
+            described = self._connection.execute(f"describe select * from {relation}").fetchall()
+        return {row[0]: row[1] for row in described}
+
+    def safe_cast(self, expression: str, data_type: str) -> str:
+        """SQL that is null where the expression cannot be read as the type."""
+        return f"try_cast({expression} as {data_type})"
+
+    def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
+        """Digest of a relation's rows that does not depend on their order."""
+        listed = ", ".join(quote(column) for column in columns)
+        rows = self.query(
+            f"select count(*) as n, bit_xor(hash({listed})) as x, sum(hash({listed}) % 1000003) as s "
+            f"from {relation}"
+        ).to_pylist()[0]
+        return hashlib.sha256(f"{rows['n']}:{rows['x']}:{rows['s']}".encode()).hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        self._connection.close()
+
+    def __enter__(self) -> DuckDBWarehouse:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn the driver's errors into ours, keeping DuckDB's words."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise WarehouseError(str(error)) from error
+
+
+def _explain(error: duckdb.IOException, path: str) -> WarehouseError:
+    """Say who holds the lock where that is what went wrong."""
+    text = str(error)
+    held = re.search(r"held in (.+?) \(PID (\d+)\)(?: by user (\S+))?", text)
+    if held:
+        program, pid, user = held.groups()
+        who = f"process {pid} ({program}{', user ' + user.rstrip('.') if user else ''})"
+        return WarehouseLockedError(
+            f"The warehouse {path} is in use by {who}; DuckDB takes one writer at a time. "
+            "Wait for it or stop it, then run again. BI tools should read a published copy."
+        )
+    if "lock" in text.lower():
+        return WarehouseLockedError(f"The warehouse {path} is locked by another process: {text}")
+    return WarehouseError(f"The warehouse {path} cannot be opened: {text}")
