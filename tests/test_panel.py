@@ -151,6 +151,8 @@ def test_truncated_panel_is_the_panel_built_from_cut_data():
     assert build().truncate(END).y.size == build().y.size
     with pytest.raises(PanelError, match="cannot truncate to period 13"):
         build().truncate(13)
+    with pytest.raises(PanelError, match="no series has begun by period -1"):
+        build().truncate(-1)
 
 
 def test_truncation_does_not_change_a_window():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Upstream of the ledger (the features and all they need, a user's own staging included), and from it on.
 BEFORE_LEDGER = ("+tag:trendcast_features", "tag:trendcast_ledger")
 FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
+# How the macros of dbt_project/macros/settings.sql refuse a var.
+_WRONG_VAR = re.compile(r"var '\w+' must be ")
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,21 @@ class Dbt:
         return manifest
 
     def build(
-        self, select: Sequence[str], *, progress: Callable[[str], None] | None = None
+        self,
+        select: Sequence[str],
+        *,
+        tests: bool = True,
+        progress: Callable[[str], None] | None = None,
     ) -> dict[str, int]:
-        """Build and test what ``select`` names; return how many nodes ended in each status.
+        """Build and, if wanted, test what ``select`` names; return how many nodes ended in each status.
 
         Raises
         ------
         DbtError
             A model or a test failed; names them with their messages.
         """
-        self._run(
-            ["build", "--indirect-selection", "buildable", "--select", *select], progress=progress
-        )
+        command = ["build", "--indirect-selection", "buildable"] if tests else ["run"]
+        self._run([*command, "--select", *select], progress=progress)
         statuses: dict[str, int] = {}
         for result in self._results():
             statuses[result["status"]] = statuses.get(result["status"], 0) + 1
@@ -131,6 +137,9 @@ class Dbt:
                 f"dbt failed on {len(failed)} of {len(results)} nodes:\n{shown}{more}\n"
                 f"Compiled SQL is under {self.artifacts_dir / 'compiled'}."
             )
+        wrong = next((line.strip() for line in lines if _WRONG_VAR.match(line.strip())), None)
+        if wrong:
+            return UsageError(wrong)
         text = "\n".join(_without_clock(line) for line in lines if line.strip())
         start = text.find("Encountered an error:")
         detail = text[start:] if start >= 0 else "\n".join(text.splitlines()[-15:])

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from trendcast.warehouse import Warehouse
 
 ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations")
+# Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
+# may hold other things, another warehouse's runs among them.
+UNCOMMITTED = "uncommitted"
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Run:
         folder = self.directory / "rows"
         path = folder / f"{len(self._staged):04d}-{table}.parquet"
         with _disk(path):
-            folder.mkdir(parents=True, exist_ok=True)
+            self._make(folder)
             pq.write_table(rows, path, compression="zstd")
         self._staged.append((table, path))
         self._rows[table] = self._rows.get(table, 0) + len(rows)
@@ -85,7 +88,7 @@ class Run:
         """Return a folder for a model's files; a full disk is an error that says so."""
         path = self.directory / model
         with _disk(path):
-            path.mkdir(parents=True, exist_ok=True)
+            self._make(path)
             yield path
 
     def add_artifacts(self, model: str, files: list[Path]) -> None:
@@ -108,7 +111,7 @@ class Run:
                 run_id = pa.repeat(pa.scalar(self.run_id), len(rows))
                 warehouse.append(project.relation(table), rows.add_column(0, "run_id", run_id))
             self._append_row(warehouse, project, "committed")
-        shutil.rmtree(self.directory / "rows", ignore_errors=True)
+        _tidy(self.directory)
 
     def fail(self, warehouse: Warehouse, project: Project, error: BaseException) -> None:
         """Record that the run failed; none of its rows are kept."""
@@ -119,6 +122,11 @@ class Run:
     def discard(self) -> None:
         """Remove the run's folder."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder inside the run's own, which is marked as uncommitted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (self.directory / UNCOMMITTED).touch()
 
     @property
     def row_counts(self) -> dict[str, int]:
@@ -212,10 +220,23 @@ def sweep(artifacts_dir: Path, warehouse: Warehouse, project: Project) -> list[s
         f"select run_id from {project.relation('runs')} where status = 'committed'"
     )
     committed = set(rows.column("run_id").to_pylist())
-    orphans = [p for p in artifacts_dir.iterdir() if p.is_dir() and p.name not in committed]
-    for path in orphans:
-        shutil.rmtree(path, ignore_errors=True)
-    return [path.name for path in orphans]
+    orphans = []
+    for marker in artifacts_dir.glob(f"*/{UNCOMMITTED}"):
+        folder = marker.parent
+        if folder.name in committed:
+            _tidy(folder)  # it died between the commit and this
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            orphans.append(folder.name)
+    return orphans
+
+
+def _tidy(folder: Path) -> None:
+    """Leave only the model files in a committed run's folder, and no folder where there are none."""
+    shutil.rmtree(folder / "rows", ignore_errors=True)
+    with suppress(OSError):
+        (folder / UNCOMMITTED).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def runs(warehouse: Warehouse, project: Project, limit: int = 20) -> list[dict[str, Any]]:

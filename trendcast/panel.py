@@ -217,6 +217,8 @@ class Panel:
             raise PanelError(f"cannot truncate to period {end}: the panel ends at {self.end}")
         if end == self.end:
             return self
+        if end < self.start.min(initial=self.end):
+            raise PanelError(f"no series has begun by period {end}")
         return self._take(np.flatnonzero(self.start <= end), end)
 
     def select(self, series: npt.ArrayLike) -> Panel:
@@ -437,7 +439,7 @@ def _matrix(
     return out
 
 
-def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.float64]:
+def _floats(chunk: pa.Array, column: str) -> FloatArray:
     if not (
         pa.types.is_boolean(chunk.type)
         or pa.types.is_integer(chunk.type)
@@ -446,7 +448,10 @@ def _floats(chunk: pa.Array, column: str) -> npt.NDArray[np.float64]:
         or pa.types.is_null(chunk.type)
     ):
         raise PanelError(f"column {column!r} must be a number, is {chunk.type}")
-    values: npt.NDArray[np.float64] = chunk.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if pa.types.is_decimal(chunk.type):
+        chunk = chunk.cast(pa.float64())  # Arrow's way from decimal to float32 rounds twice
+    # Unsafe only in that a whole number above 2^24 is rounded, as float32 does.
+    values: FloatArray = chunk.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return values
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Undefined
+from jinja2 import TemplateError, Undefined
 from jinja2.nativetypes import NativeEnvironment
 
 from trendcast.errors import ProjectError
@@ -112,7 +112,11 @@ class Project:
         }
         # A user's own version of a model wins over the package's, as it does for ref().
         for node in manifest["nodes"].values():
-            if node["resource_type"] == "model" and node["name"] in FEATURE_MODELS:
+            if (
+                node["resource_type"] == "model"
+                and node["package_name"] != PACKAGE
+                and node["name"] in FEATURE_MODELS
+            ):
                 nodes[node["name"]] = node
         if "ftr_design" not in nodes:
             raise ProjectError(
@@ -213,21 +217,35 @@ def read_output(project_dir: Path, profiles_dir: Path, target: str | None) -> di
         The profile or the target does not exist, or an environment variable without default is not set.
     """
     render = _Renderer()
-    project = yaml.safe_load((project_dir / "dbt_project.yml").read_text())
+    project, path = _read_yaml(project_dir / "dbt_project.yml"), profiles_dir / "profiles.yml"
     name = render(os.environ.get("DBT_PROFILE") or project.get("profile"))
-    profiles = yaml.safe_load((profiles_dir / "profiles.yml").read_text()) or {}
+    profiles = _read_yaml(path)
     if name not in profiles:
         valid = ", ".join(str(p) for p in profiles if p != "config")
-        raise ProjectError(
-            f"{profiles_dir / 'profiles.yml'} has no profile {name!r}. It has: {valid}."
-        )
+        raise ProjectError(f"{path} has no profile {name!r}. It has: {valid}.")
     profile = profiles[name]
-    chosen = target or os.environ.get("DBT_TARGET") or render(profile.get("target", "default"))
-    if chosen not in profile["outputs"]:
-        valid = ", ".join(profile["outputs"])
-        raise ProjectError(f"Profile {name!r} has no target {chosen!r}. It has: {valid}.")
-    output: dict[str, Any] = render(profile["outputs"][chosen])
+    if not isinstance(profile, dict) or not isinstance(profile.get("outputs"), dict):
+        raise ProjectError(f"The profile {name!r} of {path} has no `outputs`.")
+    try:
+        chosen = target or os.environ.get("DBT_TARGET") or render(profile.get("target", "default"))
+        if chosen not in profile["outputs"]:
+            valid = ", ".join(profile["outputs"])
+            raise ProjectError(f"Profile {name!r} has no target {chosen!r}. It has: {valid}.")
+        output: dict[str, Any] = render(profile["outputs"][chosen])
+    except (TemplateError, ValueError) as error:
+        raise ProjectError(f"The profile {name!r} of {path} cannot be rendered: {error}") from error
     return output
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping a YAML file holds."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ProjectError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ProjectError(f"{path} must be a mapping, came: {str(content)[:40]!r}")
+    return content
 
 
 class _Renderer:

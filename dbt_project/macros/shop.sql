@@ -72,6 +72,11 @@
     {{ return(var('series_key') | select('in', known) | list) }}
 {% endmacro %}
 
+{#- As an amount, with room for its square. -#}
+{% macro type_exact() -%}
+    decimal(30, 6)
+{%- endmacro %}
+
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
 {% macro type_double() -%}
     {{ return(adapter.dispatch('type_double', 'trendcast')()) }}

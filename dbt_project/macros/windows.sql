@@ -16,19 +16,33 @@
     lag({{ column }}, {{ periods }}) over (partition by series_id order by t)
 {%- endmacro %}
 
-{#- The interpolated quantile of an expression within a group. -#}
-{% macro quantile(expression, level) -%}
-    {{ return(adapter.dispatch('quantile', 'trendcast')(expression, level)) }}
+{#- An array with the interpolated quantiles of an expression within a group, at several levels at once: the
+    engine collects and sorts the group's values once, not once a level. -#}
+{% macro quantiles(expression, levels) -%}
+    {{ return(adapter.dispatch('quantiles', 'trendcast')(expression, levels | join(', '))) }}
 {%- endmacro %}
 
-{% macro default__quantile(expression, level) -%}
-    percentile_cont({{ level }}) within group (order by {{ expression }})
+{% macro default__quantiles(expression, levels) -%}
+    percentile_cont(array[{{ levels }}]) within group (order by {{ expression }})
 {%- endmacro %}
 
-{% macro duckdb__quantile(expression, level) -%}
-    quantile_cont({{ expression }}, {{ level }})
+{% macro duckdb__quantiles(expression, levels) -%}
+    quantile_cont({{ expression }}, [{{ levels }}])
 {%- endmacro %}
 
-{% macro spark__quantile(expression, level) -%}
-    percentile({{ expression }}, {{ level }})
+{% macro spark__quantiles(expression, levels) -%}
+    percentile({{ expression }}, array({{ levels }}))
+{%- endmacro %}
+
+{#- The element of an array at a position that counts from 0. -#}
+{% macro element(array, position) -%}
+    {{ return(adapter.dispatch('element', 'trendcast')(array, position)) }}
+{%- endmacro %}
+
+{% macro default__element(array, position) -%}
+    {{ array }}[{{ position + 1 }}]
+{%- endmacro %}
+
+{% macro spark__element(array, position) -%}
+    {{ array }}[{{ position }}]
 {%- endmacro %}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,9 @@ from trendcast.panel import Panel, Roles
 HORIZON, SEASON = 14, 7
 PATTERN = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.8, 1.2])
 SMALL = LSTMConfig(
-    units=16, hidden=24, context=56, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
+    units=16, hidden=24, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
 )
-TINY = LSTMConfig(units=8, hidden=8, context=28, batch_size=32, steps_per_epoch=3, max_epochs=2)
+TINY = LSTMConfig(units=8, hidden=8, context=14, batch_size=32, steps_per_epoch=3, max_epochs=2)
 
 
 def make_panel(
@@ -239,14 +240,13 @@ def test_padding_is_masked(model, weekly, cutoff):
 
 @pytest.mark.parametrize(
     ("season", "length", "horizon"),
-    [(1, 40, 3), (12, 40, 6), (52, 60, 8), (52, 150, 8), (7, 16, 7)],
+    [(1, 40, 3), (12, 40, 6), (52, 150, 8), (7, 16, 7)],
 )
 def test_other_grains_and_short_panels_train(season, length, horizon):
     rng = np.random.default_rng(1)
     y = {f"s{i}": rng.poisson(6, length) for i in range(4)}
     panel = make_panel(y, horizon=horizon, season=season)
-    config = LSTMConfig(units=4, hidden=4, batch_size=16, steps_per_epoch=2, max_epochs=1)
-    forecast = fit(panel, config).predict(panel)
+    forecast = fit(panel, replace(TINY, context=None, max_epochs=1)).predict(panel)
     assert forecast.mean.shape == (4, horizon)
 
 
@@ -256,11 +256,10 @@ def test_too_short_a_panel_is_refused_with_what_is_needed():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"cell": "gru"}, {"cell": "rnn"}, {"refit": "full"}, {"n_seeds": 2}]
+    "changes", [{"cell": "gru", "n_seeds": 2}, {"cell": "rnn", "refit": "full"}]
 )
 def test_variants_train_and_predict(small_panel, changes):
-    settings = {"units": 8, "hidden": 8, "steps_per_epoch": 2, "max_epochs": 1, "batch_size": 16}
-    config = LSTMConfig.from_settings(settings | changes)
+    config = LSTMConfig.from_settings(asdict(TINY) | {"max_epochs": 1} | changes)
     model = fit(small_panel, config)
     assert len(model.networks) == config.n_seeds
     model.predict(small_panel)
@@ -297,10 +296,9 @@ def test_a_loaded_model_predicts_the_same(small_panel, tiny, tmp_path):
     loaded = LSTMForecaster.load(tmp_path)
     assert loaded.config == tiny.config
     assert loaded.frame == tiny.frame
-    for ours, theirs in ((loaded, tiny),):
-        left, right = ours.predict(small_panel), theirs.predict(small_panel)
-        np.testing.assert_array_equal(left.mean, right.mean)
-        np.testing.assert_array_equal(left.quantiles, right.quantiles)
+    ours, theirs = loaded.predict(small_panel), tiny.predict(small_panel)
+    np.testing.assert_array_equal(ours.mean, theirs.mean)
+    np.testing.assert_array_equal(ours.quantiles, theirs.quantiles)
 
 
 def test_a_network_that_holds_code_is_refused(tiny, tmp_path):
@@ -366,7 +364,7 @@ def test_progress_and_report(small_panel):
 
 
 def test_a_bound_on_seconds_stops_training(small_panel):
-    config = LSTMConfig(units=8, hidden=8, batch_size=16, max_epochs=50, max_seconds=0.01)
+    config = replace(TINY, max_epochs=50, max_seconds=0.01)
     report = fit(small_panel, config).report
     assert len(report["runs"][0].get("validation_wql", [0])) == 1
 

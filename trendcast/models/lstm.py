@@ -47,10 +47,11 @@ class LSTMConfig:
     units, hidden : int
         Width of the encoder and of the decoder.
     context : int or None
-        Periods of history the encoder reads, rounded to whole patches. None: 16 seasons at daily
+        Periods of history the encoder reads, rounded up to whole patches. None: 8 weeks at daily
         grain, else by the season length (see ``default_context``).
     patch : int or None
-        Periods per recurrent step. None: one season when it is short (a week of days), else 1.
+        Periods per recurrent step. None: one season when it is short (a week of days), see
+        ``default_patch``.
     level_window : int or None
         Periods whose mean is a window's level. None: 8 patches, at least 12 periods.
     dropout : float
@@ -60,15 +61,15 @@ class LSTMConfig:
     batch_size, steps_per_epoch, max_epochs, patience : int
         Training stops when ``patience`` epochs bring no gain on the validation cutoffs.
     max_seconds : float or None
-        Stop earlier, between epochs. A bound that is reached makes the result depend on the
-        machine.
+        Stop each network earlier, between epochs. A bound that is reached makes the result depend
+        on the machine.
     half_life : float
         Patches after which a training cutoff is drawn half as often.
     weight_power : float
         A window counts as its level to this power: 0 all series alike, 1 all units alike.
     validation_cutoffs : int
-        Cutoffs of the validation slice, one season apart; no training target is later than the
-        first.
+        Cutoffs of the validation slice, one patch apart; no training target is later than the
+        first. 0, or too short a panel: train for ``max_epochs`` without one.
     refit : str
         What is done with the validation slice afterwards: ``none``, ``continue`` (go on training
         with the latest windows at a low rate) or ``full`` (train anew on everything for the epochs
@@ -83,13 +84,13 @@ class LSTMConfig:
     context: int | None = None
     patch: int | None = None
     level_window: int | None = None
-    dropout: float = 0.1
-    learning_rate: float = 2e-3
+    dropout: float = 0.2
+    learning_rate: float = 3e-3
     clip_norm: float = 1.0
-    batch_size: int = 512
-    steps_per_epoch: int = 40
-    max_epochs: int = 12
-    patience: int = 4
+    batch_size: int = 256
+    steps_per_epoch: int = 60
+    max_epochs: int = 8
+    patience: int = 3
     max_seconds: float | None = None
     half_life: float = 26.0
     weight_power: float = 0.5
@@ -105,6 +106,8 @@ class LSTMConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ModelError(f"lstm setting {name!r} must be at least 1, got {value}")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"lstm setting 'dropout' must be in [0, 1), got {self.dropout}")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> LSTMConfig:
@@ -122,15 +125,17 @@ def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
 
 
 def default_patch(season_length: int) -> int:
-    """Return the periods per recurrent step: a short season, else single periods."""
-    return season_length if 2 <= season_length <= 8 else 1
+    """Return the periods per recurrent step: a short season; four weeks; else single periods."""
+    if 2 <= season_length <= 8:
+        return season_length
+    return 4 if season_length > 12 else 1
 
 
 def default_context(season_length: int, patch: int) -> int:
-    """Return the context in periods: 16 patches, or a season and a half up to 78 periods."""
-    if patch > 1:
-        return 16 * patch
-    return int(min(max(24, 1.5 * season_length), 78))
+    """Return the context in periods: eight short seasons, or one and a half long ones."""
+    if patch == season_length:
+        return 8 * patch
+    return int(min(max(24, 1.5 * season_length), 80))
 
 
 @dataclass(frozen=True)
@@ -432,8 +437,8 @@ def build_network(frame: Frame, config: LSTMConfig) -> Any:
 
     cell = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}[config.cell]
     patches = layers.Dense(config.units, activation="gelu", name="patches")(past)
-    # Unrolled: the few steps are known, and a graph without a loop runs faster.
-    state = cell(config.units, unroll=steps <= 32, name="encoder")(patches, mask=mask)
+    # Few steps are unrolled: a graph without a loop runs faster, but takes longer to trace.
+    state = cell(config.units, unroll=steps <= 16, name="encoder")(patches, mask=mask)
     context = [state, present]
     if frame.static_columns:
         static = keras.Input((len(frame.static_columns),), dtype="int32", name="static")
@@ -679,8 +684,7 @@ class _Trainer:
         """Return the latest cutoffs with known targets, if enough is left to train on before."""
         panel, frame = self.panel, self.frame
         last = panel.end - panel.horizon
-        gap = frame.season_length if frame.patch > 1 else 1
-        cutoffs = [last - k * gap for k in range(self.config.validation_cutoffs)]
+        cutoffs = [last - k * frame.patch for k in range(self.config.validation_cutoffs)]
         if not cutoffs:
             return []
         train_last = cutoffs[-1] - panel.horizon
@@ -745,7 +749,9 @@ class _Trainer:
             stop = after(epoch) if after else False
             done = (epoch + 1) * config.steps_per_epoch
             if self.progress:
-                self.progress(done, epochs * config.steps_per_epoch, f"loss {losses[-1]:.4f}")
+                phase = "search" if after else "final"
+                message = f"{phase}, epoch {epoch + 1}, loss {losses[-1]:.4f}"
+                self.progress(done, epochs * config.steps_per_epoch, message)
             if stop or self._late():
                 break
         return losses

@@ -53,7 +53,7 @@ RATIO_LIMIT = 100.0  # features are at most this many times the level
 ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
 COLLINEAR = 1e-6  # a feature with less than this share of its variance left over is dropped
 LEVEL_CLASSES = range(-7, 16)  # error quantiles are kept per power of two of the level
-MIN_ERRORS = 200  # a level class with fewer errors borrows from its neighbour
+MIN_ERRORS = 200  # a level class with fewer errors is pooled with its neighbours
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Ridge:
         progress("errors")
         # Errors are measured with what the earlier part alone taught.
         early_fit = Fit(fit.features, fit.units, fit.components, early, {})
-        errors = _error_quantiles(features, early_fit, columns, end_t, held_out_t)
+        errors = _error_quantiles(features, early_fit, end_t, held_out_t)
         self._fit = Fit(fit.features, fit.units, fit.components, buckets, errors)
 
     @staticmethod
@@ -169,7 +169,7 @@ class Ridge:
             from ranged
             order by series_id, lead
             """,
-            [cutoff_t, cutoff_t],
+            [cutoff_t],
         )
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table:
@@ -189,7 +189,7 @@ class Ridge:
             select series_id, cutoff, target_date, lead, 'floor', mean - raw_mean from scored where raw_mean < 0
             order by series_id, lead, component
             """,
-            [cutoff_t, cutoff_t, *components],
+            [cutoff_t, *components],
         )
 
     def coefficients(self) -> pa.Table:
@@ -286,7 +286,7 @@ def _level_class(level: str) -> str:
     return f"cast(least(greatest(floor(ln({level}) / ln(2.0)), {LEVEL_CLASSES[0]}), {LEVEL_CLASSES[-1]}) as integer)"
 
 
-def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ? and target_t > ?") -> str:
+def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
     """SQL that scores the design matrix; ``part_i`` are the components' contributions to ``raw_mean``."""
     components = fit.component_names
     terms: dict[str, list[str]] = {component: [] for component in components}
@@ -303,11 +303,12 @@ def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ? and target_
             parts.*,
             {total} as raw_mean,
             greatest(0, {total}) as mean,
-            sqrt(greatest({total}, 0.1 * demand_level)) as spread,
+            sqrt(demand_variance * greatest({total} / demand_level, 0.1)) as spread,
             {_level_class("demand_level")} as level_class
         from (
             select
                 series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, actual, demand_level,
+                demand_variance,
                 {parts}
             from {features.relation("ftr_design")} as design
             inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
@@ -493,35 +494,57 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 
 
 def _error_quantiles(
-    features: Features, fit: Fit, columns: Sequence[Column], end_t: int, held_out_t: int
+    features: Features, fit: Fit, end_t: int, held_out_t: int
 ) -> dict[str, list[float]]:
-    """Quantiles of (actual - mean) / spread on the later targets, by lead bucket and level class."""
+    """Quantiles of (actual - mean) / spread on the later targets, by lead bucket and level class.
+
+    A level class with few errors of its own is pooled with its neighbours, no wider than it has to be.
+    """
     _lend_coefficients(features, fit)
     where, parameters = _training_rows(features, end_t)
+    errors = f"""
+        select lead_bucket, level_class, (actual - mean) / spread as error
+        from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
+    """
+    parameters = [*parameters, held_out_t]
+    counts = features.query(
+        f"select lead_bucket, level_class, count(*) as n from ({errors}) as errors group by lead_bucket, level_class",
+        parameters,
+    ).to_pylist()
+    features.lookup("ridge_pools", _pools(fit, counts))
     aggregates = ", ".join(
-        f"quantile_cont((actual - mean) / spread, {level}) as {name}"
+        f"quantile_cont(errors.error, {level}) as {name}"
         for level, name in zip(QUANTILES, QUANTILE_NAMES, strict=True)
     )
     rows = features.query(
         f"""
-        select lead_bucket, level_class, count(*) as n, {aggregates}
-        from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
-        group by lead_bucket, level_class
-        order by lead_bucket, level_class
+        select pools.lead_bucket, pools.level_class, {aggregates}
+        from ridge_pools as pools
+        inner join ({errors}) as errors
+            on pools.lead_bucket = errors.lead_bucket
+            and errors.level_class between pools.level_class - pools.radius and pools.level_class + pools.radius
+        group by pools.lead_bucket, pools.level_class
+        order by pools.lead_bucket, pools.level_class
         """,
-        [*parameters, held_out_t],
+        parameters,
     ).to_pylist()
-    errors: dict[str, list[float]] = {}
-    for bucket in fit.buckets:
-        seen = [r for r in rows if r["lead_bucket"] == bucket.lead_bucket]
-        enough = [r for r in seen if r["n"] >= MIN_ERRORS] or sorted(seen, key=lambda r: -r["n"])[
-            :1
-        ]
+    return {
+        f"{row['lead_bucket']}:{row['level_class']}": [float(row[name]) for name in QUANTILE_NAMES]
+        for row in rows
+    }
+
+
+def _pools(fit: Fit, counts: Sequence[dict[str, int]]) -> pa.Table:
+    """Return for each lead bucket and level class how far to pool: the least radius with enough errors."""
+    n = {(row["lead_bucket"], row["level_class"]): row["n"] for row in counts}
+    rows = []
+    for bucket in (b.lead_bucket for b in fit.buckets):
         for level_class in LEVEL_CLASSES:
-            nearest = min(enough, key=lambda r: abs(r["level_class"] - level_class), default=None)
-            errors[f"{bucket.lead_bucket}:{level_class}"] = (
-                [float(nearest[name]) for name in QUANTILE_NAMES]
-                if nearest
-                else [0.0] * len(QUANTILES)
-            )
-    return errors
+            for radius in range(len(LEVEL_CLASSES)):
+                near = range(level_class - radius, level_class + radius + 1)
+                if sum(n.get((bucket, k), 0) for k in near) >= MIN_ERRORS:
+                    break
+            rows.append({"lead_bucket": bucket, "level_class": level_class, "radius": radius})
+    return pa.Table.from_pylist(
+        rows, schema=pa.schema([(k, pa.int32()) for k in ("lead_bucket", "level_class", "radius")])
+    )

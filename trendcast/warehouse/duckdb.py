@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,9 @@ class DuckDBWarehouse:
         try:
             yield
         except BaseException:
-            self.execute("rollback")
+            # What went wrong matters more than a transaction the engine has already given up.
+            with suppress(WarehouseError):
+                self.execute("rollback")
             raise
         self.execute("commit")
 
@@ -76,7 +78,9 @@ class DuckDBWarehouse:
                     f"insert into {relation} by name select * from _appended"
                 ).fetchone()
         finally:
-            self._connection.unregister("_appended")
+            # After a failure inside a transaction this is refused too, and would hide the failure.
+            with suppress(duckdb.Error):
+                self._connection.unregister("_appended")
         return int(counted[0]) if counted else 0
 
     def lookup(self, name: str, rows: pa.Table) -> None:

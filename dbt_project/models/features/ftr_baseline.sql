@@ -70,10 +70,8 @@ spread as (
         cutoff_t,
         series_id,
         season_back,
-        count(*) as n_errors
-        {% for name, level in trendcast.quantile_levels().items() %}
-        , {{ trendcast.quantile('error', level) }} as error_{{ name }}
-        {% endfor %}
+        count(*) as n_errors,
+        {{ trendcast.quantiles('error', trendcast.quantile_levels().values()) }} as error_quantiles
     from errors
     group by 1, 2, 3
 
@@ -90,10 +88,11 @@ select
     points.demand_class,
     points.error_scale,
     points.mean
-    {% for name, level in trendcast.quantile_levels().items() %}
+    {% for name in trendcast.quantile_levels() %}
     -- Fewer errors than a quantile needs: the spread of a count of this size (Poisson, normal form).
     , greatest(0, points.mean + case
-        when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40 then spread.error_{{ name }}
+        when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40
+            then {{ trendcast.element('spread.error_quantiles', loop.index0) }}
         else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * greatest(points.mean_medium, 0.5))
     end) as {{ name }}
     {% endfor %}

@@ -26,6 +26,7 @@ select
     calendar.ds as target_date,
     target.y as actual,
     history.demand_level,
+    history.demand_variance,
     history.demand_class,
     history.error_scale,
     {{ trendcast.columns_with_role('ftr_history', 'history', 'history') }},

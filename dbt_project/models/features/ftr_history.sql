@@ -11,7 +11,10 @@ with panel as (
         age,
         is_filled,
         {{ settings.measure }} as y,
-        quantity,
+        -- Sums of decimals do not depend on the order of addition, so the same rows give the same bits whatever
+        -- comes after them. A moving average of floating point numbers does not keep that promise.
+        cast({{ settings.measure }} as {{ trendcast.type_exact() }}) as y_exact,
+        cast(price as {{ trendcast.type_exact() }}) as price_exact,
         price,
         discount,
         revenue,
@@ -24,10 +27,10 @@ lagged as (
 
     select
         panel.*,
-        case when y = 0 then 1.0 else 0.0 end as is_zero,
-        case when y > 0 then 1 else 0 end as is_sale,
-        abs(y - {{ trendcast.lag_of('y', season) }}) as season_error,
-        abs(y - {{ trendcast.lag_of('y', 1) }}) as naive_error
+        case when y > 0 then 0 else 1 end as is_zero,
+        case when y > 0 then y_exact end as sale,
+        abs(y_exact - {{ trendcast.lag_of('y_exact', season) }}) as season_error,
+        abs(y_exact - {{ trendcast.lag_of('y_exact', 1) }}) as naive_error
     from panel
 
 ),
@@ -36,20 +39,20 @@ windowed as (
 
     select
         lagged.*,
-        {{ trendcast.trailing('avg(y)', short) }} as mean_short,
-        {{ trendcast.trailing('avg(y)', medium) }} as mean_medium,
-        {{ trendcast.trailing('avg(y)', long) }} as mean_long,
-        {{ trendcast.trailing('stddev_pop(y)', medium) }} as std_medium,
+        {{ trendcast.trailing('avg(y_exact)', short) }} as mean_short,
+        {{ trendcast.trailing('avg(y_exact)', medium) }} as mean_medium,
+        {{ trendcast.trailing('avg(y_exact)', long) }} as mean_long,
+        {{ trendcast.trailing('avg(y_exact * y_exact)', medium) }} as mean_square_medium,
         {{ trendcast.trailing('max(y)', medium) }} as max_medium,
         {{ trendcast.trailing('avg(is_zero)', medium) }} as zero_share_medium,
-        {{ trendcast.trailing('avg(price)', long) }} as mean_price_long,
-        {{ trendcast.trailing('sum(is_sale)', long) }} as sales_long,
+        {{ trendcast.trailing('avg(price_exact)', long) }} as mean_price_long,
+        {{ trendcast.trailing('count(sale)', long) }} as sales_long,
         {{ trendcast.trailing('count(*)', long) }} as rows_long,
-        {{ trendcast.trailing('avg(case when y > 0 then y end)', long) }} as mean_sale_long,
-        {{ trendcast.trailing('stddev_pop(case when y > 0 then y end)', long) }} as std_sale_long,
+        {{ trendcast.trailing('avg(sale)', long) }} as mean_sale_long,
+        {{ trendcast.trailing('avg(sale * sale)', long) }} as mean_square_sale_long,
         {{ trendcast.trailing('max(case when y > 0 then t end)') }} as last_sale_t,
-        {{ trendcast.trailing('avg(y)', 4, by='season_position') }} as season_mean_4,
-        {{ trendcast.trailing('avg(y)', 8, by='season_position') }} as season_mean_8,
+        {{ trendcast.trailing('avg(y_exact)', 4, by='season_position') }} as season_mean_4,
+        {{ trendcast.trailing('avg(y_exact)', 8, by='season_position') }} as season_mean_8,
         -- Mean absolute error of the seasonal naive inside the history: what MASE divides by
         -- (Hyndman & Koehler 2006); of the naive where the history is shorter than a season.
         coalesce(
@@ -57,6 +60,19 @@ windowed as (
             {{ trendcast.trailing('avg(naive_error)') }}
         ) as error_scale
     from lagged
+
+),
+
+-- The level that demand features are divided by (never below one sale in a long window), variances from
+-- moments, and the squared coefficient of variation of the sizes of sales.
+scaled as (
+
+    select
+        windowed.*,
+        greatest((mean_medium + mean_long) / 2, 1.0 / {{ long }}) as demand_level,
+        greatest(mean_square_medium - mean_medium * mean_medium, 0) as variance_medium,
+        mean_square_sale_long / nullif(mean_sale_long * mean_sale_long, 0) - 1 as cv2_sale_long
+    from windowed
 
 ),
 
@@ -72,7 +88,7 @@ final as (
         mean_short,
         mean_medium,
         mean_long,
-        std_medium,
+        sqrt(variance_medium) as std_medium,
         max_medium,
         zero_share_medium,
         mean_short - mean_medium as trend_short,
@@ -84,20 +100,20 @@ final as (
         season_mean_4,
         season_mean_8,
         error_scale,
-        -- The level that demand features are divided by. The floor is one sale in a long window.
-        greatest((mean_medium + mean_long) / 2, 1.0 / {{ long }}) as demand_level,
+        demand_level,
+        -- Shrunk towards the variance of a count, so that a quiet month is not taken for certainty.
+        (2 * variance_medium + demand_level) / 3 as demand_variance,
         -- Demand classes of Syntetos, Boylan & Croston (2005): mean interval between sales against 1.32,
         -- squared coefficient of variation of their sizes against 0.49.
         case
             when age < {{ medium }} then 'new'
             when sales_long = 0 then 'dormant'
-            when rows_long < 1.32 * sales_long
-                then case when std_sale_long * std_sale_long < 0.49 * mean_sale_long * mean_sale_long
-                    then 'smooth' else 'erratic' end
-            when std_sale_long * std_sale_long < 0.49 * mean_sale_long * mean_sale_long then 'intermittent'
+            when rows_long < 1.32 * sales_long and cv2_sale_long < 0.49 then 'smooth'
+            when rows_long < 1.32 * sales_long then 'erratic'
+            when cv2_sale_long < 0.49 then 'intermittent'
             else 'lumpy'
         end as demand_class
-    from windowed
+    from scaled
 
 )
 

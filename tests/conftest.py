@@ -1,0 +1,173 @@
+"""Fixtures: the demo shop run once, and small shops of one's own in warehouses that live for one session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from trendcast.dbt import Dbt
+from trendcast.project import Project
+
+REPO = Path(__file__).resolve().parent.parent
+ORDER_COLUMNS = (
+    "order_id",
+    "customer_id",
+    "product_id",
+    "location_id",
+    "ordered_at",
+    "quantity",
+    "revenue",
+    "discount",
+    "loaded_at",
+)
+# The smallest LSTM that still goes through every step of training.
+SMALL_LSTM = {"steps_per_epoch": 10, "max_epochs": 2, "units": 16, "hidden": 16}
+
+Rows = Any  # list of dicts, pyarrow table or pandas frame
+
+
+@dataclass
+class Shop:
+    """A shop in a warehouse of its own, with the command line pointed at it.
+
+    Parameters
+    ----------
+    folder
+        Holds the warehouse, the model files and what dbt writes.
+    vars
+        dbt vars of every command.
+    """
+
+    folder: Path
+    vars: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The warehouse file."""
+        return self.folder / "shop.duckdb"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where the model files go by default."""
+        return self.folder / "trendcast_artifacts"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a command on this shop."""
+        ours = {
+            "TRENDCAST_DUCKDB_PATH": str(self.path),
+            "DBT_TARGET_PATH": str(self.folder / "target"),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+        }
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRENDCAST_", "DBT_"))}
+        return kept | ours
+
+    def command(self, *args: str) -> list[str]:
+        """Return the command line of ``trendcast <args>`` on this shop; later options win."""
+        at = ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
+        with_vars = ["--vars", json.dumps(self.vars)] if self.vars else []
+        return [sys.executable, "-m", "trendcast", args[0], *at, *with_vars, *args[1:]]
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run ``trendcast <args>``, whatever it exits with."""
+        return subprocess.run(
+            self.command(*args),
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    def json(self, *args: str) -> Any:
+        """Run ``trendcast <args> --json``, which must succeed, and return what it printed."""
+        done = self.run(*args, "--json")
+        assert done.returncode == 0, done.stderr or done.stdout
+        return json.loads(done.stdout)
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        with duckdb.connect(self.path, read_only=True) as connection:
+            return connection.sql(sql).to_arrow_table().to_pylist()
+
+    def write(self, table: str, rows: Rows) -> None:
+        """Create or replace a table of the schema ``raw``."""
+        # As in profiles.yml, so that what older clients must be able to open is what we test.
+        config = {"storage_compatibility_version": "v1.0.0"}
+        with duckdb.connect(self.path, config=config) as connection:
+            connection.register("rows", as_table(rows))
+            connection.execute("create schema if not exists raw")
+            connection.execute(f"create or replace table raw.{table} as select * from rows")
+
+
+def as_table(rows: Rows) -> pa.Table:
+    """Return rows as an Arrow table."""
+    if isinstance(rows, pa.Table):
+        return rows
+    if isinstance(rows, list):
+        return pa.Table.from_pylist(rows)
+    return pa.Table.from_pandas(rows, preserve_index=False)
+
+
+@pytest.fixture(scope="session")
+def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
+    """Return ``make(order_lines, products=None, **vars)``; columns with canonical names are mapped."""
+
+    def make(order_lines: Rows, products: Rows = None, **vars: Any) -> Shop:
+        lines = as_table(order_lines)
+        settings: dict[str, Any] = {
+            "shop_schema": "raw",
+            "orders_table": "order_lines",
+            "products_table": None,
+            "promotions_table": None,
+            "order_columns": {name: name for name in ORDER_COLUMNS if name in lines.column_names},
+            "order_scope": None,
+            "order_timezone": None,
+            "series_key": ["product_id"],
+            "static_attributes": [],
+            "horizon": 7,
+            "backtest_folds": 1,
+        }
+        if products is not None:
+            columns = as_table(products).column_names
+            settings["products_table"] = "products"
+            settings["product_columns"] = {name: name for name in columns}
+        shop = Shop(tmp_path_factory.mktemp("shop"), settings | vars)
+        shop.write("order_lines", lines)
+        if products is not None:
+            shop.write("products", products)
+        return shop
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The manifest of the shipped project with its default vars, parsed once."""
+    target = tmp_path_factory.mktemp("target")
+    return Dbt(REPO / "dbt_project", REPO / "profiles", target_path=target).parse()
+
+
+@pytest.fixture(scope="session")
+def project(manifest: dict[str, Any]) -> Project:
+    """The shipped project with its default vars."""
+    return Project.from_manifest(manifest)
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The demo shop after one real `trendcast run` with a small LSTM; read it, and leave it as it is."""
+    shop = Shop(tmp_path_factory.mktemp("demo"), {"lstm": SMALL_LSTM})
+    done = shop.run("run")
+    assert done.returncode == 0, done.stderr or done.stdout
+    return shop

@@ -1,0 +1,280 @@
+"""The regression against plain numpy, which shares no code with it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trendcast.errors import ArtifactError, DataError
+from trendcast.features import Features
+from trendcast.models import ridge
+from trendcast.models.tables import QUANTILE_NAMES
+from trendcast.project import Column
+from trendcast.warehouse.duckdb import DuckDBWarehouse
+
+COLUMNS = (
+    Column("y", "ftr_history", "history", "demand", "level"),
+    Column("share", "ftr_history", "history", "none", "level"),
+    Column("season_last", "ftr_history", "season", "demand", "season"),
+    Column("promotion", "ftr_known", "known", "none", "promotion"),
+    Column("copy", "ftr_known", "known", "none", "promotion"),
+    Column("constant", "ftr_known", "known", "none", "calendar"),
+)
+HORIZON, BUCKET, LAST_T = 6, 3, 200
+
+
+class FakeProject:
+    """Only what a model asks of a project."""
+
+    settings = SimpleNamespace(
+        horizon=HORIZON, lead_bucket=BUCKET, train_periods=150, train_stride=2, seed=1
+    )
+    columns = COLUMNS
+    design_columns = COLUMNS
+
+    @staticmethod
+    def relation(name: str) -> str:
+        return name
+
+
+def design(rng: np.random.Generator, n_series: int = 12) -> dict[str, np.ndarray]:
+    """A design matrix whose actuals follow a known linear rule, with noise."""
+    keys = [
+        (s, c, lead)
+        for s in range(n_series)
+        for c in range(LAST_T)
+        for lead in range(1, HORIZON + 1)
+    ]
+    series, cutoff, lead = map(np.array, zip(*keys, strict=True))
+    level = 2.0 ** rng.uniform(-2, 5, n_series)[series]
+    n = len(series)
+    y = level * rng.gamma(4, 0.25, n)
+    promotion = (rng.random(n) < 0.2).astype(float)
+    season = level * rng.gamma(4, 0.25, n)
+    mean = level * (0.3 + 0.2 * y / level + 0.4 * season / level + 0.5 * promotion)
+    return {
+        "series_id": np.array([f"s{s:02}" for s in series]),
+        "cutoff_t": cutoff,
+        "lead": lead,
+        "lead_bucket": (lead - 1) // BUCKET + 1,
+        "target_t": cutoff + lead,
+        "actual": rng.poisson(mean).astype(float),
+        "demand_level": level,
+        "demand_variance": level,
+        "y": y,
+        "share": rng.random(n),
+        "season_last": season,
+        "promotion": promotion,
+        "copy": 2 * promotion + 1,
+        "constant": np.ones(n),
+    }
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    return design(np.random.default_rng(5))
+
+
+def features_on(arrays: dict[str, np.ndarray], threads: int = 2) -> Features:
+    connection = duckdb.connect(config={"threads": threads})
+    connection.register("arrays", pa.table({k: pa.array(v) for k, v in arrays.items()}))
+    connection.execute(
+        f"""
+        create table ftr_design as
+        select
+            *,
+            date '2020-01-01' + cast(cutoff_t as integer) as cutoff,
+            date '2020-01-01' + cast(target_t as integer) as target_date
+        from arrays;
+        update ftr_design set actual = null where target_t >= {LAST_T};
+        create table int_series as select 0 as first_t, 12 as n;
+        """
+    )
+    return Features(DuckDBWarehouse(connection, ":memory:"), FakeProject())  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def features(arrays: dict[str, np.ndarray]) -> Features:
+    return features_on(arrays)
+
+
+@pytest.fixture(scope="module")
+def fitted(features: Features) -> ridge.Ridge:
+    model = ridge.Ridge()
+    model.fit(features, LAST_T - 1, 1, lambda _: None)
+    return model
+
+
+def numpy_matrix(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    level = arrays["demand_level"]
+    return np.column_stack(
+        [
+            arrays["y"] / level,
+            arrays["share"],
+            arrays["season_last"] / level,
+            arrays["promotion"],
+            arrays["copy"],
+            arrays["constant"],
+        ]
+    )
+
+
+def test_coefficients_equal_weighted_ridge_in_numpy(
+    arrays: dict[str, np.ndarray], fitted: ridge.Ridge
+) -> None:
+    """The sums, the sampling of cutoffs, the weights and the solution, against np.linalg on the rows."""
+    end = LAST_T - 1
+    x = numpy_matrix(arrays)
+    for bucket in fitted._fit.buckets:
+        chosen = (
+            (arrays["lead_bucket"] == bucket.lead_bucket)
+            & (arrays["target_t"] <= end)
+            & (arrays["cutoff_t"] >= end - 150)
+            & ((end - arrays["cutoff_t"]) % 2 == 0)
+        )
+        weight = arrays["demand_level"][chosen]
+        kept = [0, 1, 2, 3]  # `copy` repeats `promotion`, `constant` does not vary
+        a = x[chosen][:, kept]
+        r = arrays["actual"][chosen] / weight
+        mean = np.average(a, axis=0, weights=weight)
+        centred = a - mean
+        std = np.sqrt(np.average(centred**2, axis=0, weights=weight))
+        z = centred / std
+        gram = (z * weight[:, None]).T @ z / weight.sum()
+        right = (z * weight[:, None]).T @ (r - np.average(r, weights=weight)) / weight.sum()
+        expected = np.linalg.solve(gram + bucket.penalty * np.eye(4), right) / std
+        # Entries are rounded to 2**-16, so agreement is to about that.
+        np.testing.assert_allclose(np.array(bucket.coefficients)[kept], expected, atol=2e-4)
+        assert bucket.dropped == [False, False, False, False, True, True]
+        assert np.array(bucket.coefficients)[[4, 5]].tolist() == [0, 0]
+
+
+def test_recovers_the_rule_behind_the_data(fitted: ridge.Ridge) -> None:
+    for bucket in fitted._fit.buckets:
+        y, _, season, promotion, _, _ = bucket.coefficients
+        assert y == pytest.approx(0.2, abs=0.05)
+        assert season == pytest.approx(0.4, abs=0.05)
+        assert promotion == pytest.approx(0.5, abs=0.05)
+
+
+def test_same_coefficients_on_any_number_of_threads(arrays: dict[str, np.ndarray]) -> None:
+    fits = []
+    for threads in (1, 2, 8):
+        model = ridge.Ridge()
+        model.fit(features_on(arrays, threads), LAST_T - 1, 1, lambda _: None)
+        fits.append(model._fit)
+    assert fits[0] == fits[1] == fits[2]
+
+
+def test_forecast_is_the_scored_design_with_ordered_quantiles(
+    arrays: dict[str, np.ndarray], features: Features, fitted: ridge.Ridge
+) -> None:
+    table = fitted.forecast(features, LAST_T - 1)
+    assert table.column("series_id").to_pylist() == sorted(table.column("series_id").to_pylist())
+    assert len(table) == 12 * HORIZON
+    at = arrays["cutoff_t"] == LAST_T - 1
+    by_bucket = {b.lead_bucket: b for b in fitted._fit.buckets}
+    scored = [
+        level * (by_bucket[b].intercept + row @ np.array(by_bucket[b].coefficients))
+        for level, b, row in zip(
+            arrays["demand_level"][at],
+            arrays["lead_bucket"][at],
+            numpy_matrix(arrays)[at],
+            strict=True,
+        )
+    ]
+    np.testing.assert_allclose(table.column("mean").to_numpy(), np.maximum(scored, 0), rtol=1e-9)
+    quantiles = np.column_stack([table.column(name).to_numpy() for name in QUANTILE_NAMES])
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert (quantiles >= 0).all()
+
+
+def test_intervals_cover_what_they_promise(
+    arrays: dict[str, np.ndarray], features: Features, fitted: ridge.Ridge
+) -> None:
+    model = ridge.Ridge()
+    model.fit(features, 150, 1, lambda _: None)
+    tables = [model.forecast(features, c) for c in range(151, LAST_T - HORIZON - 1, 5)]
+    got = pa.concat_tables(tables).to_pandas()
+    truth = {
+        (s, c, lead): a
+        for s, c, lead, a in zip(
+            arrays["series_id"], arrays["cutoff_t"], arrays["lead"], arrays["actual"], strict=True
+        )
+    }
+    cutoff_t = (got["cutoff"].astype("datetime64[s]") - np.datetime64("2020-01-01")).dt.days
+    actual = np.array([truth[k] for k in zip(got["series_id"], cutoff_t, got["lead"], strict=True)])
+    covered = ((actual >= got["q10"]) & (actual <= got["q90"])).mean()
+    assert 0.74 <= covered <= 0.92
+
+
+def test_explanations_add_up_to_the_mean(features: Features, fitted: ridge.Ridge) -> None:
+    means = (
+        fitted.forecast(features, LAST_T - 1).to_pandas().set_index(["series_id", "lead"])["mean"]
+    )
+    explained = fitted.explain(features, LAST_T - 1).to_pandas()
+    totals = explained.groupby(["series_id", "lead"])["contribution"].sum()
+    np.testing.assert_allclose(totals.loc[means.index], means, rtol=1e-9)
+    assert set(explained["component"]) >= {"level", "season", "promotion"}
+
+
+def test_training_never_reads_a_target_after_its_end(
+    arrays: dict[str, np.ndarray], features: Features
+) -> None:
+    poisoned = arrays | {"actual": np.where(arrays["target_t"] > 150, 1e6, arrays["actual"])}
+    clean, dirty = ridge.Ridge(), ridge.Ridge()
+    clean.fit(features, 150, 1, lambda _: None)
+    dirty.fit(features_on(poisoned), 150, 1, lambda _: None)
+    assert clean._fit == dirty._fit
+
+
+def test_saved_and_loaded_forecasts_the_same(
+    features: Features, fitted: ridge.Ridge, tmp_path: object
+) -> None:
+    files = fitted.save(tmp_path)  # type: ignore[arg-type]
+    assert [f.suffix for f in files] == [".json"]
+    loaded = ridge.Ridge()
+    loaded.load(tmp_path)  # type: ignore[arg-type]
+    assert loaded.forecast(features, LAST_T - 1).equals(fitted.forecast(features, LAST_T - 1))
+    assert loaded.coefficients().equals(fitted.coefficients())
+
+
+def test_other_features_than_trained_on_are_refused(
+    features: Features, fitted: ridge.Ridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeProject, "design_columns", COLUMNS[:-1])
+    with pytest.raises(ArtifactError, match=r"missing now \['constant'\]"):
+        fitted.forecast(features, LAST_T - 1)
+
+
+def test_too_short_a_history_says_what_to_do(features: Features) -> None:
+    with pytest.raises(DataError, match="Lower the var"):
+        ridge.Ridge().fit(features, 3, 1, lambda _: None)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    p=st.integers(1, 6),
+    repeats=st.integers(0, 3),
+    penalty=st.sampled_from(ridge.PENALTIES),
+)
+@settings(max_examples=60, deadline=None)
+def test_solution_is_finite_and_unbiased_whatever_repeats(
+    seed: int, p: int, repeats: int, penalty: float
+) -> None:
+    """Collinear columns are dropped, never blown up; the mean of the fit is the mean of the target."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(50, p))
+    x = np.column_stack([x] + [x[:, [k % p]] * (k + 2) - 1 for k in range(repeats)])
+    target = rng.normal(3, 2, 50)
+    full = np.column_stack([np.ones(50), x, target])
+    bucket = ridge._solve(1, full.T @ full, penalty)
+    assert np.isfinite(bucket.coefficients).all()
+    assert sum(bucket.dropped) == repeats
+    fit = bucket.intercept + x @ np.array(bucket.coefficients)
+    assert fit.mean() == pytest.approx(target.mean(), abs=1e-6)
