@@ -24,7 +24,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
-    parser.add_argument("--runs", type=int, default=3, help="how often to measure; medians are reported")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="how often to measure; medians are reported"
+    )
     return parser
 
 

@@ -31,7 +31,9 @@ def load(data: Path, path: Path) -> dict[str, Any]:
         connection.execute("create schema shop")
         for table in TABLES:
             file = data / f"{table}.parquet"
-            if table == "promotions" and (not file.is_file() or not _is_condensed(connection, file)):
+            if table == "promotions" and (
+                not file.is_file() or not _is_condensed(connection, file)
+            ):
                 vars["promotions_table"] = None
                 continue
             connection.execute(
@@ -58,9 +60,16 @@ def measure(data: Path) -> dict[str, Any]:
             "DBT_LOG_PATH": str(Path(folder, "logs")),
         }
         command = [sys.executable, "-m", "trendcast", "run", "--json", "--vars", json.dumps(vars)]
-        command += ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
+        command += [
+            "--project-dir",
+            str(REPO / "dbt_project"),
+            "--profiles-dir",
+            str(REPO / "profiles"),
+        ]
         start = time.perf_counter()
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, check=True, text=True
+        )
         wall = time.perf_counter() - start
     summary = json.loads(done.stdout.splitlines()[-1])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

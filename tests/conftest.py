@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+
 from trendcast.dbt import Dbt
 from trendcast.project import Project
 

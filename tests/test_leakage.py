@@ -11,10 +11,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from trendcast.dbt import BEFORE_LEDGER, Dbt
-from trendcast.project import Project
 
 from tests.conftest import REPO
+from trendcast.dbt import BEFORE_LEDGER, Dbt
+from trendcast.project import Project
 
 CUT = "2017-09-13"
 LOCAL_DATE = (

@@ -337,7 +337,10 @@ def test_one_run_at_a_time_and_a_dead_one_does_not_count(artifacts_dir: Path) ->
 def test_the_lock_is_freed_by_leaving_and_by_failing(artifacts_dir: Path) -> None:
     with pytest.raises(ZeroDivisionError), ledger.run_lock(artifacts_dir):
         raise ZeroDivisionError
-    with ledger.run_lock(artifacts_dir), pytest.raises(WarehouseLockedError, match=str(os.getpid())):
+    with (
+        ledger.run_lock(artifacts_dir),
+        pytest.raises(WarehouseLockedError, match=str(os.getpid())),
+    ):
         ledger.run_lock(artifacts_dir).__enter__()
     with ledger.run_lock(artifacts_dir):
         pass
@@ -469,3 +472,20 @@ def test_an_interrupted_run_keeps_nothing(workspace: Workspace) -> None:
     with workspace.connect() as warehouse:
         assert count(warehouse, "backtests") == 0
         assert [r["status"] for r in ledger.runs(warehouse, workspace.project)] == ["failed"]
+
+
+def test_what_is_committed_stays_so_when_interrupted_after(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as during:
+        with pipeline._run(workspace, "train", ["ridge"]) as (run, _):
+            with_files(run)
+            run.stage("forecasts", forecasts(), model="ridge")
+            during.setattr(ledger, "_tidy", interrupted)
+    with workspace.connect() as warehouse:
+        assert [r["status"] for r in ledger.runs(warehouse, workspace.project)] == ["committed"]
+        assert count(warehouse, "forecasts") == 2
+    assert (run.directory / "ridge" / "ridge.json").is_file()

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from trendcast.panel import Panel, PanelError, Roles, season_steps
 
 HORIZON, SEASON = 5, 3

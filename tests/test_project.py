@@ -220,7 +220,9 @@ def own_model(node: dict[str, Any]) -> dict[str, Any]:
     """A user's model of the same name, in their own package and schema."""
     mine = copy.deepcopy(node)
     mine["package_name"], mine["relation_name"] = "my_shop", '"dwh"."my_shop"."ftr_known"'
-    mine["columns"] = {"loyalty_day": {"name": "loyalty_day", "config": {"meta": {"role": "known"}}}}
+    mine["columns"] = {
+        "loyalty_day": {"name": "loyalty_day", "config": {"meta": {"role": "known"}}}
+    }
     return mine
 
 

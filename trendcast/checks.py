@@ -29,8 +29,8 @@ def check_orders(warehouse: Warehouse, project: Project) -> None:
     Raises
     ------
     DataError
-        The table is missing or empty, a mapped column does not exist or cannot be of its type, no date or
-        quantity can be read, or the history is not longer than the horizon.
+        The table is missing or empty, a mapped column does not exist or cannot be read, no quantity is above
+        zero, or the history is not longer than the horizon.
     """
     orders = project.orders
     if not warehouse.exists(orders):
@@ -45,16 +45,16 @@ def check_orders(warehouse: Warehouse, project: Project) -> None:
         if not mapping.get(column):
             raise DataError(
                 f"The var order_columns does not map {column!r}, which is required. "
-                f"It maps: {', '.join(mapping)}."
+                f"It maps: {', '.join(k for k, v in mapping.items() if v)}."
             )
     for column, expression in mapping.items():
-        _check_column(warehouse, project, column, str(expression))
+        if expression is not None:  # null: the shop has no such column
+            _check_column(warehouse, project, column, str(expression))
     _check_content(warehouse, project)
 
 
 def _check_column(warehouse: Warehouse, project: Project, column: str, expression: str) -> None:
     """Ask the warehouse for no rows of the expression; its refusal says what is wrong."""
-    as_type = warehouse.safe_cast(expression, TYPES[column]) if column in TYPES else expression
     try:
         warehouse.query(f"select {expression} as mapped from {project.orders} limit 0")
     except WarehouseError as error:
@@ -63,52 +63,59 @@ def _check_column(warehouse: Warehouse, project: Project, column: str, expressio
             f"order_columns.{column} is {expression!r}, which {project.orders} cannot give: "
             f"{str(error).splitlines()[0]}\nIt has the columns: {has}. Correct the var order_columns."
         ) from error
-    try:
-        warehouse.query(f"select {as_type} as mapped from {project.orders} limit 0")
-    except WarehouseError as error:
-        kind = next(
-            iter(
-                warehouse.columns(f"(select {expression} as mapped from {project.orders})").values()
-            )
-        )
-        raise DataError(
-            f"order_columns.{column} is {expression!r} of type {kind}, which cannot be read as "
-            f"{TYPES[column]}. Give a column or SQL expression of that type, or text that holds it."
-        ) from error
 
 
 def _check_content(warehouse: Warehouse, project: Project) -> None:
+    """Check that dates span more than the horizon, and that no column is unreadable from top to bottom."""
     mapping, settings = project.settings.order_columns, project.settings
-    ordered_at = warehouse.safe_cast(mapping["ordered_at"], TYPES["ordered_at"])
-    quantity = warehouse.safe_cast(mapping["quantity"], TYPES["quantity"])
+    typed = {column: str(mapping[column]) for column in TYPES if mapping.get(column)}
+    # Through text, as staging reads them.
+    reads = {
+        column: warehouse.safe_cast(f"cast({expression} as varchar)", TYPES[column])
+        for column, expression in typed.items()
+    }
+    counts = [
+        f"count({expression}) as n_{column}, count({reads[column]}) as n_{column}_read, "
+        f"min(cast({expression} as varchar)) as example_{column}"
+        for column, expression in typed.items()
+    ]
     row = warehouse.query(
         f"""
         select
             count(*) as n_lines,
-            count({ordered_at}) as n_dates,
-            count({quantity}) as n_quantities,
-            count(case when {quantity} > 0 then 1 end) as n_positive,
-            min({ordered_at}) as first_at,
-            max({ordered_at}) as last_at,
-            min(cast({mapping["ordered_at"]} as varchar)) as example_date,
-            min(cast({mapping["quantity"]} as varchar)) as example_quantity
+            count(case when {reads["quantity"]} > 0 then 1 end) as n_positive,
+            min({reads["ordered_at"]}) as first_at,
+            max({reads["ordered_at"]}) as last_at,
+            {", ".join(counts)}
         from {project.orders}
         """
     ).to_pylist()[0]
     n = row["n_lines"]
     if n == 0:
         raise DataError(f"{project.orders} is empty: there are no order lines to forecast from.")
-    if row["n_dates"] == 0:
+
+    def none_of(column: str) -> str:
+        return (
+            f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders}"
+        )
+
+    if row["n_ordered_at_read"] == 0:
         raise DataError(
-            f"None of the {n:,} values of order_columns.ordered_at ({mapping['ordered_at']}) can be read as a date; "
-            f"one is {row['example_date']!r}. Valid: ISO 8601 like 2026-01-31 or 2026-01-31 12:00:00, or an SQL "
-            "expression that parses yours, such as strptime(order_date, '%d.%m.%Y')."
+            f"{none_of('ordered_at')} can be read as a date; one is {row['example_ordered_at']!r}. Valid: ISO 8601 "
+            "like 2026-01-31 or 2026-01-31 12:00:00, or an SQL expression that parses yours, such as "
+            "strptime(order_date, '%d.%m.%Y')."
         )
     if row["n_positive"] == 0:
         raise DataError(
-            f"None of the {n:,} values of order_columns.quantity ({mapping['quantity']}) is a number above zero; "
-            f"one is {row['example_quantity']!r}. Correct the var order_columns."
+            f"{none_of('quantity')} is a number above zero; one is {row['example_quantity']!r}. "
+            "Correct the var order_columns."
         )
+    for column in typed:
+        if row[f"n_{column}"] and not row[f"n_{column}_read"]:
+            raise DataError(
+                f"{none_of(column)} can be read as {TYPES[column]}; one is {row[f'example_{column}']!r}. Map a "
+                f"column or SQL expression of that type, or null if the shop has no {column}."
+            )
     days = (row["last_at"] - row["first_at"]).days + 1
     periods = int(days // PERIOD_DAYS[settings.grain])
     if periods <= settings.horizon:

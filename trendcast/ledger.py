@@ -57,6 +57,7 @@ class Run:
     _staged: list[tuple[str, Path]] = field(default_factory=list)
     _rows: dict[str, int] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
+    _is_committed: bool = False
 
     def __post_init__(self) -> None:
         """Name the run by its start, so that ids sort in time."""
@@ -111,17 +112,21 @@ class Run:
                 run_id = pa.repeat(pa.scalar(self.run_id), len(rows))
                 warehouse.append(project.relation(table), rows.add_column(0, "run_id", run_id))
             self._append_row(warehouse, project, "committed")
+        self._is_committed = True
         _tidy(self.directory)
 
     def fail(self, warehouse: Warehouse, project: Project, error: BaseException) -> None:
-        """Record that the run failed; none of its rows are kept."""
+        """Record that the run failed; none of its rows are kept. What is committed stays committed."""
+        if self._is_committed:
+            return
         self.header["error"] = f"{type(error).__name__}: {error}"[:4000]
         self._rows, self._digests, self.artifacts = {}, {}, []
         self._append_row(warehouse, project, "failed")
 
     def discard(self) -> None:
-        """Remove the run's folder."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove the folder of a run that did not commit."""
+        if not self._is_committed:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _make(self, folder: Path) -> None:
         """Make a folder inside the run's own, which is marked as uncommitted."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from trendcast.models.base import (
     QUANTILES,
     Forecast,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trendcast.errors import ArtifactError, DataError
 from trendcast.features import Features
 from trendcast.models import ridge
