@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, against peers in the same run."""

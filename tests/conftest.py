@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,3 +174,28 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     done = shop.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return shop
+
+
+@pytest.fixture(scope="session")
+def small_run(make_shop: Callable[..., Shop]) -> Shop:
+    """A shop that sells one product, after `trendcast run --model ridge`; read it, or copy it to change it."""
+    days = [dt.datetime(2026, 1, 1, 12) + dt.timedelta(days=i) for i in range(80)]
+    lines = [
+        {"order_id": str(i), "product_id": "only", "ordered_at": day, "quantity": 1 + i * i % 5}
+        for i, day in enumerate(days)
+    ]
+    shop = make_shop(lines, models=["ridge"])
+    done = shop.run("run")
+    assert done.returncode == 0, done.stderr or done.stdout
+    return shop
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Shop], Shop]:
+    """Return ``copied(shop)``: the same shop in a folder of the test's own."""
+
+    def copy(shop: Shop) -> Shop:
+        shutil.copytree(shop.folder, tmp_path / "copy")
+        return Shop(tmp_path / "copy", shop.vars)
+
+    return copy

@@ -126,20 +126,17 @@ def print_checks(checks: list[dict[str, str]]) -> None:
         "fail": "[red]fail[/red]",
     }
     for check in checks:
-        console.print(marks[check["status"]], end=" ")
-        console.print(
-            f"{check['check']}: {check['found']}", highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(marks[check["status"]], end=" ", markup=True)
+        console.print(f"{check['check']}: {check['found']}", highlight=False, soft_wrap=True)
         if check.get("remedy"):
-            console.print(
-                f"       {check['remedy']}", highlight=False, markup=False, soft_wrap=True
-            )
+            console.print(f"       {check['remedy']}", highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:
-    # A pipe gets the whole width: wrapped tables cannot be read or searched.
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=160)
+    # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
+    # an error that quotes [a, list] is no markup.
+    plain = Console(markup=False)
+    return plain if plain.is_terminal else Console(width=160, markup=False)
 
 
 def _number(value: float | None) -> str:

@@ -41,38 +41,35 @@ points as (
 
 ),
 
-distances as (
-
-    select distinct season_back
-    from leads
-
-),
-
+-- A join for each distance, so that it is an equality on series and period: with the distance in a column the
+-- planner may pair all periods of a series first.
 errors as (
 
+    {% for distance in range(season, settings.horizon + season, season) %}
     select
-        cutoffs.cutoff_t,
         later.series_id,
-        distances.season_back,
+        later.t,
+        {{ distance }} as season_back,
         later.y - earlier.y as error
-    from {{ ref('int_cutoffs') }} as cutoffs
-    inner join {{ ref('ftr_history') }} as later
-        on later.t <= cutoffs.cutoff_t and later.t > cutoffs.cutoff_t - {{ error_periods }}
-    cross join distances
+    from {{ ref('ftr_history') }} as later
     inner join {{ ref('ftr_history') }} as earlier
-        on earlier.series_id = later.series_id and earlier.t = later.t - distances.season_back
+        on later.series_id = earlier.series_id and later.t = earlier.t + {{ distance }}
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
 
 ),
 
 spread as (
 
     select
-        cutoff_t,
-        series_id,
-        season_back,
+        cutoffs.cutoff_t,
+        errors.series_id,
+        errors.season_back,
         count(*) as n_errors,
-        {{ trendcast.quantiles('error', trendcast.quantile_levels().values()) }} as error_quantiles
+        {{ trendcast.quantiles('errors.error', trendcast.quantile_levels().values()) }} as error_quantiles
     from errors
+    inner join {{ ref('int_cutoffs') }} as cutoffs
+        on errors.t <= cutoffs.cutoff_t and errors.t > cutoffs.cutoff_t - {{ error_periods }}
     group by 1, 2, 3
 
 )
