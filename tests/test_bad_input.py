@@ -93,7 +93,9 @@ def ids(shop: Shop, relation: str) -> set[str]:
 
 
 def test_every_refused_line_is_kept_with_its_reason(hostile: Shop) -> None:
-    found = hostile.query("select rejection_reason from analytics_trendcast.int_order_lines_rejected")
+    found = hostile.query(
+        "select rejection_reason from analytics_trendcast.int_order_lines_rejected"
+    )
     expected = {reason: len(lines) for reason, lines in BAD.items()}
     assert Counter(row["rejection_reason"] for row in found) == expected
     unreadable = hostile.query(

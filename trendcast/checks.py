@@ -69,9 +69,9 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
     """Check that dates span more than the horizon, and that no column is unreadable from top to bottom."""
     mapping, settings = project.settings.order_columns, project.settings
     typed = {column: str(mapping[column]) for column in TYPES if mapping.get(column)}
-    # Through text, as staging reads them.
+    # As staging reads them.
     reads = {
-        column: warehouse.safe_cast(f"cast({expression} as varchar)", TYPES[column])
+        column: warehouse.safe_cast(expression, TYPES[column])
         for column, expression in typed.items()
     }
     counts = [
@@ -95,9 +95,7 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
         raise DataError(f"{project.orders} is empty: there are no order lines to forecast from.")
 
     def none_of(column: str) -> str:
-        return (
-            f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders}"
-        )
+        return f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders}"
 
     if row["n_ordered_at_read"] == 0:
         raise DataError(

@@ -74,7 +74,15 @@ class Dbt:
         DbtError
             A model or a test failed; names them with their messages.
         """
-        command = ["build", "--indirect-selection", "buildable"] if tests else ["run"]
+        # Unit tests test the SQL, not the data: they belong in CI (`dbt build` runs them), not in every run.
+        build = [
+            "build",
+            "--indirect-selection",
+            "buildable",
+            "--exclude-resource-type",
+            "unit_test",
+        ]
+        command = build if tests else ["run"]
         self._run([*command, "--select", *select], progress=progress)
         statuses: dict[str, int] = {}
         for result in self._results():

@@ -44,6 +44,9 @@
 
 {#- The local calendar date of a timestamp stored in UTC. -#}
 {% macro local_date(timestamp_expression, timezone) -%}
+    {%- if not timezone -%}
+        {{ return('cast(' ~ timestamp_expression ~ ' as date)') }}
+    {%- endif -%}
     {{ return(adapter.dispatch('local_date', 'trendcast')(timestamp_expression, timezone)) }}
 {%- endmacro %}
 

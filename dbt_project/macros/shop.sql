@@ -15,14 +15,27 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- The raw text of a value and its typed value or null: what staging needs to tell null from unreadable. -#}
+{#- As `mapped`, but a value that cannot be read as the type is null and no error. -#}
 {% macro safe_mapped(mapping, column, type) -%}
     {%- set expression = var(mapping).get(column) -%}
     {%- if expression is none -%}
         cast(null as {{ type }})
     {%- else -%}
-        {{ dbt.safe_cast(dbt.cast(expression, dbt.type_string()), type) }}
+        {{ trendcast.try_cast(expression, type) }}
     {%- endif -%}
+{%- endmacro %}
+
+{#- dbt.safe_cast is a plain cast on DuckDB. -#}
+{% macro try_cast(expression, type) -%}
+    {{ return(adapter.dispatch('try_cast', 'trendcast')(expression, type)) }}
+{%- endmacro %}
+
+{% macro default__try_cast(expression, type) -%}
+    {{ dbt.safe_cast(dbt.cast(expression, dbt.type_string()), type) }}
+{%- endmacro %}
+
+{% macro duckdb__try_cast(expression, type) -%}
+    try_cast({{ expression }} as {{ type }})
 {%- endmacro %}
 
 {#- Names of the product attributes the catalogue maps, without the key. -#}
@@ -94,5 +107,19 @@
 {% macro group_by(count) -%}
     {%- if count -%}
         group by {{ range(1, count + 1) | join(', ') }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- 1 for the first of several identical lines, by time of loading. Without an order id identical lines may be
+    two sales, so all are kept. -#}
+{% macro copy_number() -%}
+    {%- if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') -%}
+    row_number() over (
+        partition by
+            order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text, revenue, discount
+        order by loaded_at
+    )
+    {%- else -%}
+    1
     {%- endif -%}
 {%- endmacro %}

@@ -32,12 +32,12 @@ points as (
         coalesce(season.y, history.y) as mean
     from {{ ref('int_cutoffs') }} as cutoffs
     inner join {{ ref('ftr_history') }} as history
-        on history.t = cutoffs.cutoff_t
+        on cutoffs.cutoff_t = history.t
     cross join leads
     left join {{ ref('ftr_history') }} as season
         on
-            season.series_id = history.series_id
-            and season.t = cutoffs.cutoff_t + leads.lead - leads.season_back
+            history.series_id = season.series_id
+            and cutoffs.cutoff_t + leads.lead - leads.season_back = season.t
 
 ),
 
@@ -84,15 +84,15 @@ select
     calendar.ds as target_date,
     points.demand_class,
     points.error_scale,
-    points.mean
     {% for name in trendcast.quantile_levels() %}
     -- Fewer errors than a quantile needs: the spread of a count of this size (Poisson, normal form).
-    , greatest(0, points.mean + case
+    greatest(0, points.mean + case
         when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40
             then {{ trendcast.element('spread.error_quantiles', loop.index0) }}
         else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * greatest(points.mean_medium, 0.5))
-    end) as {{ name }}
+    end) as {{ name }},
     {% endfor %}
+    points.mean
 from points
 inner join {{ ref('ftr_calendar') }} as calendar
     on calendar.t = points.cutoff_t + points.lead

@@ -23,7 +23,8 @@ described as (
         -- 0 is Monday: whole days since a known Monday, because engines number weekdays differently.
         mod({{ dbt.datediff("cast('1900-01-01' as date)", 'date_day', 'day') }}, 7) as weekday,
         extract(day from date_day) as month_day,
-        extract(month from date_day) as month_number
+        2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0) / 12 as year_angle,
+        date_day >= {{ dbt.dateadd('year', 2, '(select bounds.first_date from bounds)') }} as is_second_year
     from days
 
 )
@@ -37,9 +38,7 @@ select
     avg(case when month_day <= 7 then 1.0 else 0.0 end) as is_month_start,
     avg(case when month_day >= 25 then 1.0 else 0.0 end) as is_month_end,
     -- A yearly wave is told from a trend only once a second year is there.
-    avg(case when date_day >= {{ dbt.dateadd('year', 2, '(select first_date from bounds)') }}
-        then sin(2 * pi() * (month_number - 1 + month_day / 31.0) / 12) else 0 end) as year_sin,
-    avg(case when date_day >= {{ dbt.dateadd('year', 2, '(select first_date from bounds)') }}
-        then cos(2 * pi() * (month_number - 1 + month_day / 31.0) / 12) else 0 end) as year_cos
+    avg(case when is_second_year then sin(year_angle) else 0 end) as year_sin,
+    avg(case when is_second_year then cos(year_angle) else 0 end) as year_cos
 from described
 group by 1, 2

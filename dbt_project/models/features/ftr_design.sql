@@ -36,10 +36,10 @@ select
 from {{ ref('ftr_history') }} as history
 cross join leads
 inner join {{ ref('ftr_calendar') }} as calendar
-    on calendar.t = history.t + leads.lead
+    on history.t + leads.lead = calendar.t
 inner join {{ ref('ftr_known') }} as known
-    on known.series_id = history.series_id and known.t = history.t + leads.lead
+    on history.series_id = known.series_id and history.t + leads.lead = known.t
 left join {{ ref('ftr_history') }} as season
-    on season.series_id = history.series_id and season.t = history.t + leads.lead - leads.season_back
+    on history.series_id = season.series_id and history.t + leads.lead - leads.season_back = season.t
 left join {{ ref('ftr_history') }} as target
-    on target.series_id = history.series_id and target.t = history.t + leads.lead
+    on history.series_id = target.series_id and history.t + leads.lead = target.t

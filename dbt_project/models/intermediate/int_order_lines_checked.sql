@@ -3,17 +3,8 @@ with lines as (
 
     select
         stg_order_lines.*,
-        {{ trendcast.local_date('stg_order_lines.ordered_at', var('order_timezone')) if var('order_timezone')
-            else 'cast(stg_order_lines.ordered_at as date)' }} as order_date,
-        {% if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') %}
-        row_number() over (
-            partition by order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text,
-                revenue, discount
-            order by loaded_at
-        ) as copy_number
-        {% else %}
-        1 as copy_number
-        {% endif %}
+        {{ trendcast.local_date('stg_order_lines.ordered_at', var('order_timezone')) }} as order_date,
+        {{ trendcast.copy_number() }} as copy_number
     from {{ ref('stg_order_lines') }} as stg_order_lines
 
 ),

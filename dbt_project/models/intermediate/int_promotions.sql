@@ -69,10 +69,10 @@ summed as (
         {% endfor %}
         span_periods.t,
         span_periods.period_days,
-        {% for measure in ['display', 'feature', 'planned_discount'] %}
-        cast(sum(plan.{{ measure }} * span_periods.promoted_days) as {{ trendcast.type_double() }})
-            as {{ measure }}{{ ',' if not loop.last }}
-        {% endfor %}
+        cast(sum(plan.display * span_periods.promoted_days) as {{ trendcast.type_double() }}) as display,
+        cast(sum(plan.feature * span_periods.promoted_days) as {{ trendcast.type_double() }}) as feature,
+        cast(sum(plan.planned_discount * span_periods.promoted_days) as {{ trendcast.type_double() }})
+            as planned_discount
     from plan
     inner join span_periods
         on plan.start_date = span_periods.start_date and plan.end_date = span_periods.end_date
@@ -85,9 +85,9 @@ select
     summed.{{ adapter.quote(column) }},
     {% endfor %}
     summed.t,
-    {% for measure in ['display', 'feature', 'planned_discount'] %}
-    summed.{{ measure }} / (assortment.products * summed.period_days) as {{ measure }}{{ ',' if not loop.last }}
-    {% endfor %}
+    summed.display / (assortment.products * summed.period_days) as display,
+    summed.feature / (assortment.products * summed.period_days) as feature,
+    summed.planned_discount / (assortment.products * summed.period_days) as planned_discount
 from summed
 inner join assortment
     on

@@ -7,9 +7,7 @@ select
     min(t) as first_t,
     max(t) as last_sale_t,
     -- Summed as exact decimals, see type_amount.
-    {% for measure in ['quantity', 'revenue'] %}
-    cast(sum(cast({{ measure }} as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }})
-        as total_{{ measure }}{{ ',' if not loop.last }}
-    {% endfor %}
+    cast(sum(cast(quantity as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }}) as total_quantity,
+    cast(sum(cast(revenue as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }}) as total_revenue
 from {{ ref('int_sales') }}
 {{ trendcast.group_by(var('series_key') | length + 1) }}

@@ -26,12 +26,19 @@ ranked as (
 
 ),
 
+served as (
+
+    select distinct series_id
+    from latest
+
+),
+
 -- Stands in for every series until a run exists, and after that for series newer than the run.
 baseline as (
 
     select baseline.*
     from {{ ref('ftr_baseline') }} as baseline
-    left join (select distinct series_id from latest) as served
+    left join served
         on baseline.series_id = served.series_id
     where baseline.fold = 0 and served.series_id is null
 

@@ -8,7 +8,7 @@ with forecasts as (
 
 ),
 
-cutoffs as (
+made as (
 
     select
         series_id,
@@ -25,8 +25,8 @@ actuals as (
         history.ds,
         history.y
     from {{ ref('ftr_history') }} as history
-    inner join cutoffs
-        on history.series_id = cutoffs.series_id and history.ds <= cutoffs.cutoff
+    inner join made
+        on history.series_id = made.series_id and history.ds <= made.cutoff
     where history.t > {{ trendcast.last_cutoff() }} - {{ periods }}
 
 )

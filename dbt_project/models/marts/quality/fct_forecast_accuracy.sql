@@ -39,7 +39,7 @@ measured as (
         avg(is_covered_90) as coverage_90,
         avg(is_covered_95) as coverage_95
     from scored
-    group by grouping sets (
+    group by grouping sets (  -- noqa: PRS
         (model, demand_class, lead_bucket), (model, demand_class), (model, lead_bucket), (model)
     )
 
