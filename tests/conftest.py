@@ -66,8 +66,9 @@ class Shop:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a command on this shop."""
+        # A relative path is the same profile in every folder, so a copy of a shop need not be parsed again.
         ours = {
-            "TRENDCAST_DUCKDB_PATH": str(self.path),
+            "TRENDCAST_DUCKDB_PATH": self.path.name,
             "DBT_TARGET_PATH": str(self.folder / "target"),
             "DBT_LOG_PATH": str(self.folder / "logs"),
         }

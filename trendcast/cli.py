@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -303,9 +302,6 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
-    # TensorFlow logs its start-up to stderr; ours is for people.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         app()
     except TrendcastError as error:

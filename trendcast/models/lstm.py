@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from trendcast.models.backend import import_tensorflow
 from trendcast.models.base import QUANTILES, Forecast, ModelError, Progress
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
@@ -503,6 +504,7 @@ def _train_step(network: Any, optimizer: Any) -> Any:
 
 
 def _deterministic(seed: int) -> None:
+    import_tensorflow()
     import keras
     import tensorflow as tf
 
@@ -594,6 +596,7 @@ class LSTMForecaster:
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read what ``save`` wrote; a network that holds code (a Lambda) is refused."""
+        import_tensorflow()
         import keras
 
         directory = Path(directory)
