@@ -1,0 +1,139 @@
+"""The main job on the demo shop: what BI reads afterwards, and that a second run says the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import duckdb
+import pytest
+
+from tests.conftest import SMALL_LSTM, Shop
+
+HORIZON, FOLDS = 28, 3
+
+
+def test_every_series_has_a_forecast_for_every_lead(demo_run: Shop) -> None:
+    rows = demo_run.query(
+        """
+        select s.series_id, count(*) as leads, count(distinct target_date) as days, min(run_id) as run_id
+        from analytics_marts.dim_series as s
+        left join analytics_marts.fct_forecasts using (series_id)
+        group by 1
+        """
+    )
+    assert len(rows) == 295
+    assert {(r["leads"], r["days"]) for r in rows} == {(HORIZON, HORIZON)}
+    assert len({r["run_id"] for r in rows}) == 1
+
+
+def test_backtest_holds_every_model_at_every_cutoff_beside_what_happened(demo_run: Shop) -> None:
+    rows = demo_run.query(
+        """
+        select b.model, b.fold, count(*) as n, count(b.actual) as known, bool_and(b.actual = h.y) as true_actuals,
+            bool_and(b.target_date > b.cutoff) as after_cutoff
+        from analytics_trendcast.backtests as b
+        join analytics_trendcast.ftr_history as h on b.series_id = h.series_id and b.target_date = h.ds
+        group by 1, 2
+        """
+    )
+    assert len(rows) == 3 * FOLDS
+    assert all(
+        r["n"] == r["known"] > 8000 and r["true_actuals"] and r["after_cutoff"] for r in rows
+    )
+
+
+def test_accuracy_mart_agrees_with_the_ledger(demo_run: Shop) -> None:
+    """WAPE and coverage by hand from the ledger's rows."""
+    (expected,) = demo_run.query(
+        """
+        select sum(abs(mean - actual)) / sum(actual) as wape, avg((actual between q10 and q90)::int) as coverage_80
+        from analytics_trendcast.backtests where model = 'ridge'
+        """
+    )
+    (got,) = demo_run.query(
+        """
+        select wape, coverage_80, forecast_value_added from analytics_marts.fct_forecast_accuracy
+        where model = 'ridge' and demand_class = 'all' and lead_bucket = 'all'
+        """
+    )
+    assert got["wape"] == pytest.approx(expected["wape"])
+    assert got["coverage_80"] == pytest.approx(expected["coverage_80"])
+    assert got["forecast_value_added"] > 0.15
+
+
+def test_the_fan_joins_actuals_and_forecast_without_overlap(demo_run: Shop) -> None:
+    rows = demo_run.query(
+        """
+        select kind, min(ds) as first, max(ds) as last, count(mean) as means, count(actual) as actuals
+        from analytics_marts.rpt_forecast_fan where series_id = 'YOGURT' group by kind order by kind
+        """
+    )
+    actual, forecast = rows
+    assert (forecast["first"] - actual["last"]).days == 1
+    assert (actual["means"], forecast["actuals"]) == (0, 0)
+    assert forecast["means"] == HORIZON
+
+
+def test_each_class_is_served_by_its_champion(demo_run: Shop) -> None:
+    wrong = demo_run.query(
+        """
+        select f.demand_class, f.model from analytics_marts.fct_forecasts as f
+        join analytics_marts.fct_champions as c using (demand_class)
+        where c.champion_rank = 1 and c.model <> f.model
+        """
+    )
+    assert wrong == []
+
+
+def test_the_run_records_what_repeats_it(demo_run: Shop) -> None:
+    (run,) = demo_run.query("select * from analytics_trendcast.runs where command = 'run'")
+    assert run["status"] == "committed"
+    assert json.loads(run["settings"])["lstm"] == SMALL_LSTM
+    assert {"duckdb", "tensorflow", "trendcast"} <= set(json.loads(run["versions"]))
+    assert len(run["data_fingerprint"]) == len(run["config_fingerprint"]) == 64
+    assert {a["path"].rsplit(".", 1)[1] for a in json.loads(run["artifacts"])} == {"json", "keras"}
+    assert run["finished_at"] > run["started_at"]
+
+
+def test_an_older_client_can_open_the_file(demo_run: Shop) -> None:
+    """DuckDB 2.0 writes files that 1.x cannot read unless told the storage version."""
+    with duckdb.connect(demo_run.path, read_only=True) as connection:
+        tags = connection.sql("select tags from duckdb_databases() where not internal").fetchall()
+    assert "v1.0.0" in str(tags)
+
+
+def test_a_repeated_run_gives_identical_forecasts(
+    demo_run: Shop, copied: Callable[[Shop], Shop]
+) -> None:
+    """Same seed and data, another process: the same hash, and the same rows to the last bit."""
+    shop = copied(demo_run)
+    first = shop.query(
+        "select run_id, forecasts_sha256 from analytics_trendcast.runs where command = 'run' order by started_at"
+    )[0]
+    second = shop.json("run", "--no-backtest")
+    assert second["forecasts_sha256"] == first["forecasts_sha256"]
+    assert second["run_id"] != first["run_id"]
+    different = shop.query(
+        f"""
+        select count(*) as n from (
+            select * exclude (run_id) from analytics_trendcast.forecasts where run_id = '{first["run_id"]}'
+            except
+            select * exclude (run_id) from analytics_trendcast.forecasts where run_id = '{second["run_id"]}'
+        )
+        """
+    )
+    assert different == [{"n": 0}]
+
+
+@pytest.mark.slow
+def test_with_default_settings_both_models_beat_the_baseline(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    shop = Shop(tmp_path_factory.mktemp("whole_demo"))
+    summary = shop.json("run")
+    wape = {row["model"]: row["wape"] for row in summary["accuracy"]}
+    wql = {row["model"]: row["wql"] for row in summary["accuracy"]}
+    for model in ("ridge", "lstm"):
+        assert wape[model] < 0.85 * wape["seasonal_naive"]
+        assert wql[model] < 0.85 * wql["seasonal_naive"]
