@@ -338,6 +338,7 @@ def test_runs_print_errors_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr().out
     assert "must be a list [short, medium, long], came: [/x]" in printed
     assert "more" not in printed
+    assert "20260101T000000-abcdef failed: var" in printed
     print_runs([])
     assert "No runs yet" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -70,7 +71,6 @@ def test_a_healthy_shop(demo_run: Shop) -> None:
         "warehouse",
         "dbt project",
         "orders",
-        "ledger",
         "runs",
         "model files",
     ]
@@ -125,19 +125,13 @@ def test_orders_that_cannot_be_read(small_run: Shop, examine: Examine) -> None:
     found = examine(small_run, order_columns=columns)
     assert found["orders"]["status"] == "fail"
     assert "'units'" in found["orders"]["found"]
-    assert found["runs"]["status"] == "warn"  # of its age: the rest is examined all the same
+    assert found["runs"]["status"] == "ok"  # the rest is examined all the same
 
 
-def test_a_warehouse_without_a_ledger(make_shop: Callable[..., Shop], examine: Examine) -> None:
-    import datetime as dt
-
+def test_a_warehouse_without_a_ledger(make_shop: Callable[..., Shop]) -> None:
     days = [dt.datetime(2026, 1, 1) + dt.timedelta(days=i) for i in range(40)]
     shop = make_shop([{"product_id": "a", "ordered_at": day, "quantity": 1} for day in days])
-    dbt = Dbt(
-        REPO / "dbt_project", REPO / "profiles", vars=shop.vars, target_path=shop.folder / "target"
-    )
-    dbt.parse()
-    found = examine(shop)
+    found = {finding["check"]: finding for finding in shop.json("doctor")}
     assert found["orders"]["status"] == "ok"
     assert found["ledger"]["status"] == "warn"
     assert "dbt build" in found["ledger"]["found"]
@@ -192,7 +186,7 @@ def test_damaged_model_files(shop: Shop, examine: Examine, damage: str) -> None:
     assert "trendcast train" in found["remedy"]
 
 
-def test_the_check_of_orders_follows_the_age_of_data(shop: Shop, examine: Examine) -> None:
+def test_orders_that_are_gone(shop: Shop, examine: Examine) -> None:
     change(shop, "delete from raw.order_lines")
     found = examine(shop)["orders"]
     assert found["status"] == "fail"

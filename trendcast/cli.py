@@ -93,7 +93,7 @@ def demo(
         # Installed from a wheel: the project lies in site-packages, where dbt must not write.
         project_dir = PACKAGED_PROJECT / "dbt_project"
         profiles_dir = profiles_dir or PACKAGED_PROJECT / "profiles"
-        target_path = Path("trendcast_target")
+        target_path = Path("trendcast_target").resolve()
     workspace = pipeline.Workspace.open(
         project_dir=project_dir or Path("dbt_project"),
         profiles_dir=profiles_dir,

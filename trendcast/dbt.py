@@ -91,10 +91,10 @@ class Dbt:
 
     def matching(self, select: Sequence[str]) -> list[str]:
         """Names of the nodes a selection matches; dbt itself shrugs at an empty one."""
-        listed = self._run(
-            ["--quiet", "ls", "--output", "name", "--resource-type", "model", "--select", *select]
-        )
-        return [line for line in listed.splitlines() if line and not line.startswith("[")]
+        # As JSON, because warnings of Python's come between the lines.
+        how = ["--resource-type", "model", "--output", "json", "--output-keys", "name"]
+        listed = self._run(["--quiet", "ls", *how, "--select", *select])
+        return [json.loads(line)["name"] for line in listed.splitlines() if line.startswith("{")]
 
     def _results(self) -> list[dict[str, Any]]:
         path = self.artifacts_dir / "run_results.json"

@@ -112,9 +112,11 @@ def print_runs(runs: list[dict[str, Any]]) -> None:
             str(run["backtests_rows"] or 0),
             f"{seconds:.0f}",
         )
-        if run["error"]:
-            table.add_row("", "", "", "", "", str(run["error"]).splitlines()[0][:100], "", "", "")
     console.print(table)
+    for run in runs:
+        if run["error"]:
+            reason = str(run["error"]).splitlines()[0]
+            console.print(f"{run['run_id']} failed: {reason}", highlight=False, soft_wrap=True)
 
 
 def print_checks(checks: list[dict[str, str]]) -> None:
