@@ -156,10 +156,16 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
 
 
 @pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The manifest of the shipped project with its default vars, parsed once."""
+def dbt(tmp_path_factory: pytest.TempPathFactory) -> Dbt:
+    """The shipped project with its default vars, as dbt is called for it."""
     target = tmp_path_factory.mktemp("target")
-    return Dbt(REPO / "dbt_project", REPO / "profiles", target_path=target).parse()
+    return Dbt(REPO / "dbt_project", REPO / "profiles", target_path=target)
+
+
+@pytest.fixture(scope="session")
+def manifest(dbt: Dbt) -> dict[str, Any]:
+    """The manifest of the shipped project with its default vars, parsed once."""
+    return dbt.parse()
 
 
 @pytest.fixture(scope="session")

@@ -272,8 +272,7 @@ def test_wrong_var_is_a_usage_error_of_one_line(
     assert str(raised.value) == told
 
 
-def test_a_selection_matches_models_by_name_and_tag(tmp_path: Path) -> None:
-    dbt = Dbt(REPO / "dbt_project", REPO / "profiles", target_path=tmp_path)
+def test_a_selection_matches_models_by_name_and_tag(dbt: Dbt, manifest: dict[str, Any]) -> None:
     matched = dbt.matching(["ftr_known", "tag:trendcast_ledger", "no_such_model"])
     ledger = ["backtests", "coefficients", "explanations", "forecasts", "runs"]
     assert sorted(matched) == sorted(["ftr_known", *ledger])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -123,7 +124,12 @@ class Dbt:
         before = results.stat().st_mtime_ns if results.exists() else 0
         lines: list[str] = []
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -152,6 +158,13 @@ class Dbt:
         start = text.find("Encountered an error:")
         detail = text[start:] if start >= 0 else "\n".join(text.splitlines()[-15:])
         return DbtError(f"dbt could not run:\n{detail.strip()}")
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end dbt when trendcast is killed, so that no orphan holds the warehouse (Linux)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
 
 
 def _name(result: dict[str, Any]) -> str:

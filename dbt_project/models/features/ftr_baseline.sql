@@ -54,6 +54,7 @@ errors as (
     from {{ ref('ftr_history') }} as later
     inner join {{ ref('ftr_history') }} as earlier
         on later.series_id = earlier.series_id and later.t = earlier.t + {{ distance }}
+    where later.t > (select min(cutoffs.cutoff_t) from {{ ref('int_cutoffs') }} as cutoffs) - {{ error_periods }}
     {{ 'union all' if not loop.last }}
     {% endfor %}
 
