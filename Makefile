@@ -13,11 +13,13 @@ help:
 	@echo "make clean      remove the environment, the warehouse and what dbt wrote"
 
 # uv installs in a quarter of pip's time and compiles bytecode, without which TensorFlow takes 20 s to import.
+# Where uv cannot reach the index (a proxy with certificates of its own), pip does the same.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing trendcast into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
+	@UV_SYSTEM_CERTS=true $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]" \
+		|| $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 
 demo: $(STAMP)
