@@ -185,13 +185,20 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture(scope="session")
 def small_run(make_shop: Callable[..., Shop]) -> Shop:
-    """A shop that sells one product, after `trendcast run --model ridge`; read it, or copy it to change it."""
+    """A shop of one series, its only store, after `trendcast run` of a regression; copy it to change it."""
     days = [dt.datetime(2026, 1, 1, 12) + dt.timedelta(days=i) for i in range(80)]
     lines = [
-        {"order_id": str(i), "product_id": "only", "ordered_at": day, "quantity": 1 + i * i % 5}
+        {
+            "order_id": str(i),
+            "product_id": "tea",
+            "location_id": "only",
+            "ordered_at": day,
+            "quantity": 1 + i * i % 5,
+        }
         for i, day in enumerate(days)
     ]
-    shop = make_shop(lines, models=["ridge"])
+    lines.append(lines[-1] | {"order_id": "nowhere", "location_id": None})
+    shop = make_shop(lines, series_key=["location_id"], models=["ridge"])
     done = shop.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return shop

@@ -150,6 +150,10 @@ def test_one_series_is_enough(small_run: Shop) -> None:
     rows = small_run.query("select series_id, lead, mean from analytics_marts.fct_forecasts")
     assert {row["series_id"] for row in rows} == {"only"}
     assert sorted(row["lead"] for row in rows) == list(range(1, HORIZON + 1))
+    refused = small_run.query(
+        "select order_id, rejection_reason as reason from analytics_trendcast.int_order_lines_rejected"
+    )
+    assert refused == [{"order_id": "nowhere", "reason": "missing_series_key"}]
 
 
 # --- Runs that fail change nothing ---

@@ -87,6 +87,13 @@ def test_some_bad_lines_pass(check: Check) -> None:
     check(lines(sku=[None] * 39 + ["a"]))
 
 
+@pytest.mark.parametrize("text", ["infinity", "-infinity", "4713-01-01 (BC)", "0000-00-00"])
+def test_dates_outside_of_time_do_not_count(check: Check, text: str) -> None:
+    days = [f"2026-01-{1 + i % 31:02}" for i in range(39)]
+    check(lines(sold_at=[*days, text]))
+    assert "one is" in refusal(check, lines(sold_at=[text] * 40))
+
+
 def test_the_demo_may_be_loaded_later(warehouse: DuckDBWarehouse, project: Project) -> None:
     check_orders(warehouse, project)
 

@@ -74,6 +74,13 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
         column: warehouse.safe_cast(expression, TYPES[column])
         for column, expression in typed.items()
     }
+    # Without 'infinity' and years before Christ, which Python's dates do not reach.
+    at, first, last = (
+        reads["ordered_at"],
+        "cast('0001-01-01' as date)",
+        "cast('9999-12-31' as date)",
+    )
+    in_time = f"case when {at} between {first} and {last} then {at} end"
     counts = [
         f"count({expression}) as n_{column}, count({reads[column]}) as n_{column}_read, "
         f"min(cast({expression} as varchar)) as example_{column}"
@@ -84,8 +91,8 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
         select
             count(*) as n_lines,
             count(case when {reads["quantity"]} > 0 then 1 end) as n_positive,
-            min({reads["ordered_at"]}) as first_at,
-            max({reads["ordered_at"]}) as last_at,
+            min({in_time}) as first_at,
+            max({in_time}) as last_at,
             {", ".join(counts)}
         from {project.orders}
         """
@@ -97,7 +104,7 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
     def none_of(column: str) -> str:
         return f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders}"
 
-    if row["n_ordered_at_read"] == 0:
+    if row["first_at"] is None:
         raise DataError(
             f"{none_of('ordered_at')} can be read as a date; one is {row['example_ordered_at']!r}. Valid: ISO 8601 "
             "like 2026-01-31 or 2026-01-31 12:00:00, or an SQL expression that parses yours, such as "

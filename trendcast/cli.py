@@ -243,6 +243,34 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: trendcast audit --cuts 3")
+def audit(
+    cuts: Annotated[int, typer.Option(min=1, help="How many random dates to cut at.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the dates. Default: the var `seed`.")
+    ] = None,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    as_json: Json = False,
+) -> None:
+    """Prove on your own data that no feature knows the future; exit code 1 if one does."""
+    from trendcast.audit import audit as examine_features
+
+    workspace = _open(project_dir, profiles_dir, target, vars, None)
+    found = examine_features(workspace, cuts=cuts, seed=seed)
+
+    def show(rows: list[dict[str, Any]]) -> None:
+        from trendcast.summary import print_audit
+
+        print_audit(rows)
+
+    _print(found, as_json, show)
+    if any(row["differing"] for row in found):
+        raise typer.Exit(1)
+
+
 def _open(
     project_dir: Path | None,
     profiles_dir: Path | None,

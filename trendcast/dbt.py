@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Upstream of the ledger (the features and all they need, a user's own staging included), and from it on.
-BEFORE_LEDGER = ("+tag:trendcast_features", "tag:trendcast_ledger")
+FEATURES = ("+tag:trendcast_features",)
+BEFORE_LEDGER = (*FEATURES, "tag:trendcast_ledger")
 FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
 # How the macros of dbt_project/macros/settings.sql refuse a var.
 _WRONG_VAR = re.compile(r"var '\w+' must be ")

@@ -45,6 +45,7 @@ class Settings:
     train_periods: int
     train_stride: int
     order_columns: dict[str, str]
+    order_timezone: str | None
     lstm: dict[str, Any]
 
     @classmethod

@@ -134,6 +134,38 @@ def print_checks(checks: list[dict[str, str]]) -> None:
             console.print(f"       {check['remedy']}", highlight=False, soft_wrap=True)
 
 
+def print_audit(rows: list[dict[str, Any]]) -> None:
+    """Print what an audit compared and what differed."""
+    console = _console()
+    table = Table()
+    for name in (
+        "cut",
+        "variant",
+        "model",
+        "rows compared",
+        "rows that differ",
+        "columns that know the future",
+    ):
+        table.add_column(name, justify="right" if name.startswith("rows") else "left")
+    for row in rows:
+        table.add_row(
+            str(row["cut"]),
+            row["variant"],
+            row["model"],
+            f"{row['compared']:,}",
+            f"{row['differing']:,}",
+            ", ".join(row["columns"]),
+        )
+    console.print(table)
+    leaking = sorted({row["model"] for row in rows if row["differing"]})
+    if leaking:
+        console.print(
+            f"Leaks: {', '.join(leaking)}. Look for a frame or a join that reaches past its own row."
+        )
+    else:
+        console.print("No row known at a cut depends on what came after it.")
+
+
 def _console() -> Console:
     # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
     # an error that quotes [a, list] is no markup.

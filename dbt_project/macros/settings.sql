@@ -31,6 +31,7 @@
         'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'order_columns': var('order_columns'),
+        'order_timezone': var('order_timezone'),
         'lstm': var('lstm'),
     }) }}
 {% endmacro %}

@@ -59,7 +59,8 @@
 {#- Creates the demo shop's raw tables from the Parquet files beside this project, once. Only when
     trendcast is the root project and `shop_schema` is the demo's, so it never touches a user's warehouse. -#}
 {% macro load_demo_shop() %}
-    {%- if execute and project_name == 'trendcast' and var('shop_schema') == 'demo_shop' -%}
+    {%- if execute and project_name == 'trendcast' and var('shop_schema') == 'demo_shop'
+        and not var('shop_database') -%}
         {%- set folder = dbt.escape_single_quotes((invocation_args_dict.project_dir or '.') ~ '/demo_shop') -%}
         create schema if not exists demo_shop;
         {%- for table in ['transactions', 'products', 'promotions', 'demographics', 'campaigns',

@@ -4,6 +4,7 @@
 -- distance (Hyndman & Athanasopoulos, Forecasting: Principles and Practice, 5.5), over eight seasons.
 {%- set settings = trendcast.settings() %}
 {%- set season = settings.season_length %}
+{%- set distances = range(season, settings.horizon + season, season) %}
 {%- set error_periods = [8 * season, settings.windows[2]] | max %}
 with leads as (
 
@@ -41,20 +42,30 @@ points as (
 
 ),
 
--- A join for each distance, so that it is an equality on series and period: with the distance in a column the
--- planner may pair all periods of a series first.
+-- By lag, for the panel has no gaps: the last seasons' errors of a series come out together, which is what
+-- keeps the aggregation below within memory.
+lagged as (
+
+    select
+        series_id,
+        t,
+        {% for distance in distances %}
+        y - {{ trendcast.lag_of('y', distance) }} as error_{{ distance }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from {{ ref('ftr_history') }}
+
+),
+
 errors as (
 
-    {% for distance in range(season, settings.horizon + season, season) %}
+    {% for distance in distances %}
     select
-        later.series_id,
-        later.t,
+        series_id,
+        t,
         {{ distance }} as season_back,
-        later.y - earlier.y as error
-    from {{ ref('ftr_history') }} as later
-    inner join {{ ref('ftr_history') }} as earlier
-        on later.series_id = earlier.series_id and later.t = earlier.t + {{ distance }}
-    where later.t > (select min(cutoffs.cutoff_t) from {{ ref('int_cutoffs') }} as cutoffs) - {{ error_periods }}
+        error_{{ distance }} as error
+    from lagged
+    where error_{{ distance }} is not null
     {{ 'union all' if not loop.last }}
     {% endfor %}
 

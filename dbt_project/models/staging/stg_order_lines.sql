@@ -13,3 +13,11 @@ select
     {{ trendcast.safe_mapped('order_columns', 'discount', trendcast.type_amount()) }} as discount,
     {{ trendcast.safe_mapped('order_columns', 'loaded_at', 'timestamp') }} as loaded_at
 from {{ source('shop', 'order_lines') }}
+{% if var('as_of') %}
+-- A line without a readable date stays, to be refused with its reason.
+where coalesce(
+    {{ trendcast.local_date(trendcast.safe_mapped('order_columns', 'ordered_at', 'timestamp'), var('order_timezone')) }}
+    <= cast('{{ var("as_of") }}' as date),
+    true
+)
+{% endif %}

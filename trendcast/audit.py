@@ -1,0 +1,222 @@
+"""Proves that no feature knows the future: rebuild on less, and on an absurd future, and compare every row.
+
+For each cut date the features are built three times, each in a throw-away warehouse that reads the shop's own
+tables: on all order lines, on the lines up to the cut, and on all lines with absurd quantities after the cut.
+What was known at the cut (history up to it, the plan up to the horizon after it) must be the same three times,
+to the last bit.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trendcast.dbt import FEATURES
+from trendcast.errors import DataError, UsageError
+from trendcast.project import Project
+from trendcast.warehouse import connect
+
+if TYPE_CHECKING:
+    from trendcast.pipeline import Workspace
+    from trendcast.warehouse import Warehouse
+
+# Model, and how many horizons after the cut its rows are known.
+COMPARED = {
+    "int_sales_filled": 0,
+    "ftr_history": 0,
+    "ftr_known": 1,
+    "ftr_calendar": 1,
+    "ftr_static": None,
+}
+ABSURD = 997  # what quantities after the cut are multiplied with
+
+
+@dataclass(frozen=True)
+class Build:
+    """Features built in a throw-away warehouse."""
+
+    name: str
+    path: Path
+    project: Project
+
+
+def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> list[dict[str, Any]]:
+    """Audit the project's features at random cut dates.
+
+    Parameters
+    ----------
+    cuts
+        How many dates, drawn from the second half of the history.
+    seed
+        Of the draw; None for the project's.
+
+    Returns
+    -------
+    list of dict
+        One per cut, variant and model: cut, variant, model, compared rows, differing rows and differing columns.
+
+    Raises
+    ------
+    DataError
+        The history is too short to cut.
+    """
+    if workspace.output.get("type") != "duckdb":
+        raise UsageError(
+            f"`trendcast audit` runs on duckdb; the target is {workspace.output.get('type')}. "
+            "Audit the same dbt project on a DuckDB copy of the order lines."
+        )
+    found = []
+    with tempfile.TemporaryDirectory(prefix="trendcast_audit_") as folder:
+        whole = build(workspace, Path(folder), "whole", {})
+        for cut_t, cut in _draw(
+            whole, cuts, workspace.project.settings.seed if seed is None else seed
+        ):
+            for name, vars in variants(workspace, cut).items():
+                with workspace.progress.phase(f"audit {cut} {name}"):
+                    other = build(workspace, Path(folder), f"{name}_{cut}", vars)
+                found += [
+                    {"cut": cut, "variant": name} | row for row in compare(whole, other, cut_t)
+                ]
+    return found
+
+
+def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
+    """Return the vars of the two builds that must not differ from the whole one up to the cut."""
+    columns = dict(workspace.project.settings.order_columns)
+    timezone = workspace.project.settings.order_timezone
+    local = f"cast({columns['ordered_at']} as timestamp)"
+    if timezone:
+        local = f"{local} at time zone 'UTC' at time zone '{timezone}'"
+    columns["quantity"] = (
+        f"{columns['quantity']} * case when try_cast({local} as date) > date '{cut}' then {ABSURD} else 1 end"
+    )
+    return {
+        "cut off": {"as_of": cut, "cutoff": cut},
+        "absurd future": {"order_columns": columns, "max_quantity": 10**9},
+    }
+
+
+def build(workspace: Workspace, folder: Path, name: str, vars: dict[str, Any]) -> Build:
+    """Build the features into a new warehouse that reads the shop's tables from the project's own."""
+    target = folder / name.replace(" ", "_")
+    target.mkdir()
+    path = target / "audit.duckdb"
+    profile, chosen = _profile(workspace)
+    output = workspace.output | {
+        "path": str(path),
+        "attach": [
+            {
+                "path": str(Path(workspace.output["path"]).resolve()),
+                "alias": "shop",
+                "read_only": True,
+            }
+        ],
+    }
+    (target / "profiles.yml").write_text(
+        yaml.safe_dump({profile: {"target": chosen, "outputs": {chosen: output}}})
+    )
+    dbt = replace(
+        workspace.dbt,
+        profiles_dir=target,
+        target=chosen,
+        vars=workspace.dbt.vars | {"shop_database": "shop"} | vars,
+        target_path=target / "target",
+    )
+    dbt.build(FEATURES, tests=False)
+    return Build(name, path, Project.from_manifest(dbt.manifest()))
+
+
+def _profile(workspace: Workspace) -> tuple[str, str]:
+    project = yaml.safe_load((workspace.dbt.project_dir / "dbt_project.yml").read_text())
+    return str(project["profile"]), workspace.dbt.target or "audit"
+
+
+def _draw(whole: Build, cuts: int, seed: int) -> list[tuple[int, str]]:
+    """Draw cut dates from the second half of the history."""
+    with connect({"type": "duckdb", "path": str(whole.path)}, read_only=True) as warehouse:
+        rows = warehouse.query(
+            f"""
+            select distinct history.t, history.ds from {whole.project.relation("ftr_history")} as history
+            where history.t < (select max(t) from {whole.project.relation("ftr_history")})
+                and history.t > (select (min(t) + max(t)) / 2 from {whole.project.relation("ftr_history")})
+            order by history.t
+            """
+        ).to_pylist()
+    if len(rows) < cuts:
+        raise DataError(f"The history leaves {len(rows)} dates to cut at, too few for {cuts}.")
+    chosen = random.Random(seed).sample(rows, cuts)
+    return [(row["t"], _last_day(whole, row["ds"])) for row in sorted(chosen, key=lambda r: r["t"])]
+
+
+def _last_day(whole: Build, start: Any) -> str:
+    import datetime as dt
+
+    if whole.project.settings.grain == "day":
+        return str(start)
+    if whole.project.settings.grain == "week":
+        return str(start + dt.timedelta(days=6))
+    following = (start.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+    return str(following - dt.timedelta(days=1))
+
+
+def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:
+    """Count the rows known at the cut that only one of two builds has, and name the columns that differ."""
+    found = []
+    with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
+        for alias, one in (("whole", whole), ("other", other)):
+            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+        for model, horizons in COMPARED.items():
+            condition = _known(whole, model, cut_t, horizons)
+            sides = [
+                f"(select * from {_inside(alias, one, model)} where {condition})"
+                for alias, one in (("whole", whole), ("other", other))
+            ]
+            row = warehouse.query(
+                f"""
+                select
+                    (select count(*) from {sides[0]}) as compared,
+                    (select count(*) from (from {sides[0]} except all from {sides[1]}))
+                    + (select count(*) from (from {sides[1]} except all from {sides[0]})) as differing
+                """
+            ).to_pylist()[0]
+            columns = _differing(warehouse, sides, model) if row["differing"] else []
+            found.append({"model": model, **row, "columns": columns})
+    return found
+
+
+def _known(whole: Build, model: str, cut_t: int, horizons: int | None) -> str:
+    """Condition on the rows of a model that were known at the cut, of series that had begun by then."""
+    conditions = []
+    if horizons is not None:
+        conditions.append(f"t <= {cut_t + horizons * whole.project.settings.horizon}")
+    if model != "ftr_calendar":
+        begun = f"select series_id from {_inside('whole', whole, 'int_series')} where first_t <= {cut_t}"
+        conditions.append(f"series_id in ({begun})")
+    return " and ".join(conditions)
+
+
+def _inside(alias: str, one: Build, model: str) -> str:
+    """Relation name of a model in an attached warehouse."""
+    _, rest = one.project.relation(model).split(".", 1)
+    return f"{alias}.{rest}"
+
+
+def _differing(warehouse: Warehouse, sides: list[str], model: str) -> list[str]:
+    """Names of the columns that differ where the keys are the same."""
+    from trendcast.warehouse import quote
+
+    keys = [k for k in ("series_id", "t") if k in warehouse.columns(sides[0])]
+    columns = [c for c in warehouse.columns(sides[0]) if c not in keys]
+    counts = ", ".join(
+        f"count(case when a.{quote(c)} is distinct from b.{quote(c)} then 1 end) as {quote(c)}"
+        for c in columns
+    )
+    row = warehouse.query(
+        f"select {counts} from {sides[0]} as a inner join {sides[1]} as b using ({', '.join(keys)})"
+    ).to_pylist()[0]
+    return [column for column, count in row.items() if count]
