@@ -17,6 +17,7 @@ def audited(
 ) -> list[dict[str, object]]:
     for name, value in shop.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(shop.folder)  # the warehouse is named by a relative path
     workspace = Workspace.open(project_dir=project_dir, profiles_dir=REPO / "profiles")
     return audit(workspace, cuts=1, seed=3)
 

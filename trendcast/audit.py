@@ -79,6 +79,7 @@ def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> li
             for name, vars in variants(workspace, cut).items():
                 with workspace.progress.phase(f"audit {cut} {name}"):
                     other = build(workspace, Path(folder), f"{name}_{cut}", vars)
+                _require_change(whole, other, cut)
                 found += [
                     {"cut": cut, "variant": name} | row for row in compare(whole, other, cut_t)
                 ]
@@ -162,6 +163,21 @@ def _last_day(whole: Build, start: Any) -> str:
         return str(start + dt.timedelta(days=6))
     following = (start.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
     return str(following - dt.timedelta(days=1))
+
+
+def _require_change(whole: Build, other: Build, cut: str) -> None:
+    """Refuse to call a comparison a proof where the two builds are the same after the cut too."""
+    with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
+        for alias, one in (("whole", whole), ("other", other)):
+            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+        rows = warehouse.query(
+            f"select 1 from (from {_inside('whole', whole, 'int_sales_filled')} "
+            f"except all from {_inside('other', other, 'int_sales_filled')}) limit 1"
+        )
+    if not len(rows):
+        raise DataError(
+            f"Nothing was sold after {cut}, so cutting there proves nothing. Try another --seed."
+        )
 
 
 def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:

@@ -48,10 +48,10 @@ lagged as (
 
     select
         series_id,
-        t,
         {% for distance in distances %}
-        y - {{ trendcast.lag_of('y', distance) }} as error_{{ distance }}{{ ',' if not loop.last }}
+        y - {{ trendcast.lag_of('y', distance) }} as error_{{ distance }},
         {% endfor %}
+        t
     from {{ ref('ftr_history') }}
 
 ),
