@@ -70,13 +70,17 @@ def mlforecast(job: dict[str, Any]) -> None:
             lag_transforms={1: transforms},
             num_threads=job["threads"],
         )
-        features = forecast.preprocess(panel, static_features=[], dropna=False)
+        features = forecast.preprocess(  # noqa: F841  # DuckDB reads it by name
+            panel, static_features=[], dropna=False
+        )
         del panel
-        renamed = ", ".join(f'"{old}" as {new}' for old, new in zip(names, COLUMNS[len(LAGS) :]))
+        renamed = ", ".join(
+            f'"{old}" as {new}' for old, new in zip(names, COLUMNS[len(LAGS) :], strict=True)
+        )
         lags = ", ".join(f"lag{k} as lag_{k}" for k in LAGS)
         connection.execute(
             "create table features as "
-            f"select unique_id as series_id, cast(ds as date) as ds, y, {lags}, {renamed} from features"
+            f"select cast(unique_id as varchar) as series_id, cast(ds as date) as ds, y, {lags}, {renamed} from features"
         )
 
 
@@ -120,7 +124,7 @@ def polars(job: dict[str, Any]) -> None:
             sales, on=["series_id", "ds"], how="left", maintain_order="left"
         ).with_columns(y.fill_null(0))
         del sales, spine
-        features = panel.with_columns(*lags, *rolling)
+        features = panel.with_columns(*lags, *rolling)  # noqa: F841
         del panel
         connection.execute("create table features as select * from features")
 
