@@ -48,7 +48,8 @@ def check(warehouse: DuckDBWarehouse, project: Project) -> Check:
             table = rows if isinstance(rows, pa.Table) else pa.table(rows)
             warehouse.lookup("given", table)
             warehouse.execute("create or replace table raw.sales as select * from given")
-        given = {"horizon": 7, "grain": "day", "order_columns": mapping or MAPPING} | settings
+        ours = {"horizon": 7, "grain": "day", "order_timezone": None}
+        given = ours | {"order_columns": mapping or MAPPING} | settings
         check_orders(
             warehouse,
             replace(
@@ -261,3 +262,13 @@ def test_no_line_left_lists_the_reasons(panel: Callable[..., Features]) -> None:
     with pytest.raises(DataError) as raised:
         check_panel(panel(24, folds=2, n_series=0), folds=True)
     assert "Refused: absurd_quantity (2), unreadable_date (1)." in str(raised.value)
+
+
+def test_a_date_without_a_time_is_no_utc_timestamp(check: Check) -> None:
+    """Taken as midnight UTC, an order in New York would belong to the day before."""
+    dates = pa.table(lines()).set_column(
+        1, "sold_at", pa.array([d.date() for d in lines()["sold_at"]])
+    )
+    told = refusal(check, dates, order_timezone="America/New_York")
+    assert "sold_at" in told and "America/New_York" in told and "order_timezone" in told
+    check(dates)

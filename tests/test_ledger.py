@@ -90,7 +90,8 @@ def count(warehouse: DuckDBWarehouse, table: str) -> int:
 
 def new_run(artifacts_dir: Path, command: str = "train", **header: Any) -> ledger.Run:
     run = ledger.Run(command, artifacts_dir)
-    run.header |= {"models": json.dumps(["seasonal_naive", "ridge"])} | header
+    ours = {"models": json.dumps(["seasonal_naive", "ridge"]), "panel": "day quantity category"}
+    run.header |= ours | header
     return run
 
 
@@ -489,3 +490,13 @@ def test_what_is_committed_stays_so_when_interrupted_after(
         assert [r["status"] for r in ledger.runs(warehouse, workspace.project)] == ["committed"]
         assert count(warehouse, "forecasts") == 2
     assert (run.directory / "ridge" / "ridge.json").is_file()
+
+
+def test_a_model_of_another_panel_is_not_used(
+    warehouse: DuckDBWarehouse, ledger_project: Project, artifacts_dir: Path
+) -> None:
+    """After a change of the key or the grain, what was trained before does not fit."""
+    run = new_run(artifacts_dir, panel="week quantity category")
+    run.commit(warehouse, ledger_project)
+    with pytest.raises(ArtifactError, match="on day quantity category"):
+        ledger.trained_run(warehouse, ledger_project, ["ridge"])

@@ -63,6 +63,17 @@ def _check_column(warehouse: Warehouse, project: Project, column: str, expressio
             f"order_columns.{column} is {expression!r}, which {project.orders} cannot give: "
             f"{str(error).splitlines()[0]}\nIt has the columns: {has}. Correct the var order_columns."
         ) from error
+    timezone = project.settings.order_timezone
+    if column == "ordered_at" and timezone:
+        (kind,) = warehouse.columns(
+            f"(select {expression} as mapped from {project.orders})"
+        ).values()
+        if kind.upper() == "DATE":
+            raise DataError(
+                f"order_columns.ordered_at is {expression!r}, a date without a time, but the var order_timezone is "
+                f"{timezone!r}: taken as midnight UTC, every order would move to another day. Set order_timezone "
+                "to null."
+            )
 
 
 def _check_content(warehouse: Warehouse, project: Project) -> None:

@@ -256,7 +256,7 @@ def runs(warehouse: Warehouse, project: Project, limit: int = 20) -> list[dict[s
 
 
 def trained_run(warehouse: Warehouse, project: Project, models: list[str]) -> dict[str, Any]:
-    """Return the newest committed run that has artefacts of all these models.
+    """Return the newest committed run of this panel that has artefacts of all these models.
 
     Raises
     ------
@@ -265,13 +265,15 @@ def trained_run(warehouse: Warehouse, project: Project, models: list[str]) -> di
     """
     rows = warehouse.query(
         f"select run_id, artifacts, models from {project.relation('runs')} "
-        "where status = 'committed' and command in ('run', 'train') order by finished_at desc, run_id desc"
+        "where status = 'committed' and command in ('run', 'train') and panel = ? "
+        "order by finished_at desc, run_id desc",
+        [project.settings.panel],
     ).to_pylist()
     for row in rows:
         if set(models) <= set(json.loads(row["models"])):
             return dict(row)
     raise ArtifactError(
-        f"No committed run has trained {', '.join(models)}. Run `trendcast train` (or `trendcast run`) first."
+        f"No committed run has trained {', '.join(models)} on {project.settings.panel}. Run `trendcast train` (or `trendcast run`) first."
     )
 
 

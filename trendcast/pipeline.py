@@ -347,6 +347,7 @@ def data_fingerprint(warehouse: Warehouse, project: Project) -> str:
 def _header(workspace: Workspace, models: Sequence[str]) -> dict[str, Any]:
     settings = workspace.project.settings
     return {
+        "panel": settings.panel,
         "grain": settings.grain,
         "horizon": settings.horizon,
         "models": json.dumps(list(models)),
@@ -408,7 +409,9 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             (
                 r
                 for r in ledger.runs(warehouse, project, 1000)
-                if r["status"] == "committed" and r["forecasts_rows"]
+                if r["status"] == "committed"
+                and r["forecasts_rows"]
+                and r["panel"] == project.settings.panel
             ),
             None,
         )

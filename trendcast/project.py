@@ -30,6 +30,7 @@ DESIGN_ROLES = ("history", "season", "known")
 class Settings:
     """The project's settings, rendered from dbt vars; see ``dbt_project.yml`` for what each means."""
 
+    panel: str
     grain: str
     season_length: int
     windows: tuple[int, ...]

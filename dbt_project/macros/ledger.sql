@@ -9,11 +9,15 @@
     where 1 = 0
 {% endmacro %}
 
-{#- The newest committed run that wrote rows of a kind: forecasts, backtests or coefficients. -#}
+{#- The newest committed run of this panel (grain, measure and series key) that wrote rows of a kind: forecasts,
+    backtests or coefficients. After a change of the key, runs of the old one are kept but not served. -#}
 {% macro latest_run(kind) -%}
     select run_id
     from {{ ref('trendcast', 'runs') }}
-    where status = 'committed' and {{ kind }}_rows > 0
+    where
+        status = 'committed'
+        and {{ kind }}_rows > 0
+        and panel = '{{ dbt.escape_single_quotes(trendcast.settings().panel) }}'
     order by finished_at desc, run_id desc
     limit 1
 {%- endmacro %}

@@ -16,6 +16,7 @@
             "var 'windows' must be a list [short, medium, long], came: " ~ windows) }}
     {%- endif -%}
     {{ return({
+        'panel': grain ~ ' ' ~ var('measure') ~ ' ' ~ var('series_key') | join('+'),
         'grain': grain,
         'season_length': trendcast.positive_integer('season_length', season_length),
         'windows': windows,
