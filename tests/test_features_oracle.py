@@ -122,6 +122,7 @@ def expected_history(lines: pd.DataFrame) -> pd.DataFrame:
 def built(shop: Shop) -> pd.DataFrame:
     """Build the features of a shop and read ftr_history."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shop.folder)  # the warehouse is named by a relative path
         for name, value in shop.environment.items():
             patch.setenv(name, value)
         Dbt(REPO / "dbt_project", REPO / "profiles", vars=shop.vars).build(BEFORE_LEDGER)
