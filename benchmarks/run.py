@@ -52,7 +52,7 @@ def _is_condensed(connection: duckdb.DuckDBPyConnection, file: Path) -> bool:
 def measure(data: Path) -> dict[str, Any]:
     """Run the main job once in a new process; return its phases, wall time and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "shop.duckdb")
+        path = Path(folder, "benchmark.duckdb")
         vars = load(data, path)
         environment = os.environ | {
             "TRENDCAST_DUCKDB_PATH": str(path),

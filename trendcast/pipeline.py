@@ -400,8 +400,8 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     Returns
     -------
     dict
-        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first) and ``champions`` (series
-        served per model), and where the warehouse is.
+        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first) and ``served`` (series
+        per model that serves them), and where the warehouse is.
     """
     with workspace.connect() as warehouse:
         project = workspace.project

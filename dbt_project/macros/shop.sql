@@ -62,10 +62,12 @@
     {%- if execute and project_name == 'trendcast' and var('shop_schema') == 'demo_shop'
         and not var('shop_database') -%}
         {%- set folder = dbt.escape_single_quotes((invocation_args_dict.project_dir or '.') ~ '/demo_shop') -%}
-        create schema if not exists demo_shop;
+        {#- With the database, for a file called demo_shop.duckdb is a database of that name. -#}
+        {%- set schema = adapter.quote(target.database) ~ '.demo_shop' -%}
+        create schema if not exists {{ schema }};
         {%- for table in ['transactions', 'products', 'promotions', 'demographics', 'campaigns',
                           'campaign_descriptions', 'coupon_redemptions'] %}
-        create table if not exists demo_shop.{{ table }} as
+        create table if not exists {{ schema }}.{{ table }} as
             select *, cast(now() as timestamp) as loaded_at from read_parquet('{{ folder }}/{{ table }}.parquet');
         {%- endfor -%}
     {%- endif -%}

@@ -29,6 +29,9 @@ select
     case
         when ordered_at_text is null then 'missing_date'
         when ordered_at is null then 'unreadable_date'
+        -- One order dated 1900 or 2999 would stretch the panel, and its zeros, to there.
+        when order_date < cast('{{ var("min_order_date") }}' as date) then 'absurd_date'
+        when order_date > {{ dbt.dateadd('day', 1, trendcast.yesterday()) }} then 'absurd_date'
         when product_id is null then 'missing_product'
         when quantity_text is null then 'missing_quantity'
         when quantity is null then 'unreadable_quantity'
