@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.conftest import Shop
+from tests.conftest import Shop, held
 
 FIRST = dt.date(2026, 1, 1)
 N_DAYS, HORIZON = 60, 7
@@ -175,25 +173,10 @@ def marts(shop: Shop) -> dict[str, str]:
     return content
 
 
-HOLD = """
-import duckdb, sys, time
-connection = duckdb.connect(sys.argv[1])
-print("held", flush=True)
-time.sleep(120)
-"""
-
-
 def test_a_locked_warehouse_is_left_alone(hostile: Shop) -> None:
     before = hashlib.sha256(hostile.path.read_bytes()).hexdigest()
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(hostile.path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "held\n"
-            done = hostile.run("run")
-        finally:
-            holder.kill()
+    with held(hostile.path) as holder:
+        done = hostile.run("run")
     assert done.returncode == 1
     assert f"in use by process {holder.pid} " in done.stderr
     assert "Traceback" not in done.stderr

@@ -298,9 +298,27 @@ def test_current_means_same_data_settings_and_versions(
     changed = replace(workspace, project=replace(workspace.project, settings=settings))
     assert not pipeline.is_current(changed)
 
+    # A run narrowed with --model has the settings of the whole one.
+    with duckdb.connect(workspace.output["path"]) as connection:
+        before = connection.execute("select models from analytics_trendcast.runs").fetchone()
+        connection.execute("update analytics_trendcast.runs set models = ?", ['["ridge"]'])
+    assert not pipeline.is_current(workspace)
+    with duckdb.connect(workspace.output["path"]) as connection:
+        connection.execute("update analytics_trendcast.runs set models = ?", before)
+    assert pipeline.is_current(workspace)
+
     with monkeypatch.context() as later:
         later.setattr(pipeline, "versions", lambda: {"trendcast": "99"})
         assert not pipeline.is_current(workspace)
+
+    # The same rows of a plan, each a day later, are another plan.
+    moved = "update analytics_trendcast.ftr_known set t = t {} 1"
+    with duckdb.connect(workspace.output["path"]) as connection:
+        connection.execute(moved.format("+"))
+    assert not pipeline.is_current(workspace)
+    with duckdb.connect(workspace.output["path"]) as connection:
+        connection.execute(moved.format("-"))
+    assert pipeline.is_current(workspace)
 
     with duckdb.connect(workspace.output["path"]) as connection:
         connection.execute("update analytics_trendcast.ftr_history set y = y + 1 where t % 50 = 0")

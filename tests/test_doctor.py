@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.conftest import REPO, Shop
+from tests.conftest import REPO, Shop, held
 from trendcast import doctor
 from trendcast.dbt import Dbt
 from trendcast.pipeline import Workspace
@@ -96,25 +94,10 @@ def test_a_profile_that_cannot_be_read(
     assert "'oracle'" in found["profile"]["found"]
 
 
-HOLD = """
-import duckdb, sys, time
-connection = duckdb.connect(sys.argv[1])
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
 def test_a_locked_warehouse_names_the_process(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(shop.path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "held\n"
-            done = shop.run("doctor")
-        finally:
-            holder.kill()
+    with held(shop.path) as holder:
+        done = shop.run("doctor")
     assert done.returncode == 1
     assert "fail warehouse: " in done.stdout
     assert f"process {holder.pid} " in done.stdout

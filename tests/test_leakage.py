@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ def audited(
     for name, value in shop.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(shop.folder)  # the warehouse is named by a relative path
-    workspace = Workspace.open(project_dir=project_dir, profiles_dir=REPO / "profiles")
+    workspace = Workspace.open(
+        project_dir=project_dir, profiles_dir=REPO / "profiles", vars=shop.vars
+    )
     return audit(workspace, cuts=1, seed=3)
 
 
@@ -30,6 +33,28 @@ def test_no_row_known_at_a_cut_depends_on_what_follows(
         (variant, model) for variant in ("cut off", "absurd future") for model in COMPARED
     }
     assert all(row["compared"] > 200 for row in found)
+    assert [row for row in found if row["differing"]] == []
+
+
+def test_text_columns_and_refused_lines_can_be_audited(
+    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cleaning refuses in one build it refuses in all; a line above the limit is no leak."""
+    lines = [
+        {
+            "order_id": str(d),
+            "product_id": "p",
+            "ordered_at": f"2025-{1 + d // 28:02}-{1 + d % 28:02}",
+        }
+        | {"quantity": str(1 + d % 4)}
+        for d in range(84)
+    ]
+    lines += [lines[9] | {"order_id": "a", "quantity": "20000"}]
+    lines += [lines[9] | {"order_id": "b", "quantity": "many"}]
+    lines += [lines[9] | {"order_id": "c", "ordered_at": "soon"}]
+    shop = make_shop(lines)
+    found = audited(shop, REPO / "dbt_project", monkeypatch)
+    assert len(found) == 2 * len(COMPARED)
     assert [row for row in found if row["differing"]] == []
 
 

@@ -216,7 +216,7 @@ from trendcast.project import Project
 from trendcast.warehouse.duckdb import DuckDBWarehouse
 
 path, artifacts_dir = map(Path, sys.argv[1:])
-project = Project({name: name for name in ("runs", *ROW_TABLES)}, None, (), "", "")
+project = Project({name: name for name in ("runs", *ROW_TABLES)}, None, (), "", "", "")
 run = Run("run", artifacts_dir)
 rows = pa.table({
     "series_id": ["a"] * 9999, "lead": [1] * 9999, "cutoff": ["2026-01-01"] * 9999, "target_date": ["2026-01-02"] * 9999

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,3 +71,22 @@ def test_a_whole_run_on(
     assert accuracy["ridge"]["wape"] < accuracy["seasonal_naive"]["wape"]
     key = shop.query("select * from analytics_marts.dim_series limit 1")[0]
     assert set(vars.get("series_key", ["category"])) <= set(key)
+
+
+def test_folds_closer_together_than_the_horizon(make_shop: Callable[..., Shop]) -> None:
+    """Leads of the newest folds that have not come to pass are left out of the scores."""
+    lines = [
+        {"order_id": str(d), "product_id": "p", "ordered_at": dt.date(2025, 1, 1) + dt.timedelta(d)}
+        | {"quantity": 1 + d % 4}
+        for d in range(100)
+    ]
+    shop = make_shop(lines, models=["ridge"], horizon=7, backtest_folds=3, backtest_step=3)
+    shop.json("run")
+    rows = shop.query(
+        "select model, fold, count(*) as leads, count(actual) as known from analytics_trendcast.backtests group by 1, 2"
+    )
+    assert {(r["model"], r["fold"]): (r["leads"], r["known"]) for r in rows} == {
+        (model, fold): (leads, leads)
+        for model in ("ridge", "seasonal_naive")
+        for fold, leads in ((1, 3), (2, 6), (3, 7))
+    }

@@ -183,9 +183,26 @@ def test_missing_settings_are_named(manifest: dict[str, Any]) -> None:
 def test_every_setting_changes_the_fingerprint(project: Project) -> None:
     from dataclasses import fields, replace
 
-    settings = project.settings
-    prints = {replace(settings, **{f.name: "other"}).fingerprint() for f in fields(Settings)}
-    assert len(prints | {settings.fingerprint()}) == len(fields(Settings)) + 1
+    changed = [
+        replace(project, settings=replace(project.settings, **{f.name: "other"}))
+        for f in fields(Settings)
+    ]
+    prints = {p.fingerprint() for p in changed}
+    assert len(prints | {project.fingerprint()}) == len(fields(Settings)) + 1
+
+
+def test_changed_sql_changes_the_fingerprint(manifest: dict[str, Any]) -> None:
+    import copy
+
+    before = Project.from_manifest(manifest).fingerprint()
+    assert Project.from_manifest(copy.deepcopy(manifest)).fingerprint() == before
+    for kind, name, text in (
+        ("nodes", "model.trendcast.ftr_history", "raw_code"),
+        ("macros", "macro.trendcast.trailing", "macro_sql"),
+    ):
+        changed = copy.deepcopy(manifest)
+        changed[kind][name][text] += " "
+        assert Project.from_manifest(changed).fingerprint() != before
 
 
 def test_roles_are_those_of_the_yaml(project: Project) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import held
 from trendcast.errors import ProjectError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
@@ -111,24 +112,11 @@ def test_settings_of_the_profile_apply(path: Path) -> None:
         assert warehouse.query(sql).to_pylist() == [{"n": 1, "v": "v1.0.0"}]
 
 
-HOLD = """
-import duckdb, sys, time
-connection = duckdb.connect(sys.argv[1])
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
 @pytest.fixture
 def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the warehouse open for writing."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with held(path) as process:
         yield process
-        process.kill()
 
 
 @pytest.mark.parametrize("read_only", [True, False])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ import yaml
 
 from trendcast.dbt import FEATURES
 from trendcast.errors import DataError, UsageError
-from trendcast.project import Project
-from trendcast.warehouse import connect
+from trendcast.project import Project, profile_name
+from trendcast.warehouse import connect, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trendcast.pipeline import Workspace
     from trendcast.warehouse import Warehouse
 
@@ -88,17 +91,21 @@ def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> li
 
 def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
     """Return the vars of the two builds that must not differ from the whole one up to the cut."""
-    columns = dict(workspace.project.settings.order_columns)
-    timezone = workspace.project.settings.order_timezone
-    local = f"cast({columns['ordered_at']} as timestamp)"
-    if timezone:
-        local = f"{local} at time zone 'UTC' at time zone '{timezone}'"
+    settings = workspace.project.settings
+    columns = dict(settings.order_columns)
+    # As staging reads them: text that is no date or number is null and no error.
+    ordered_at = f"try_cast({columns['ordered_at']} as timestamp)"
+    if settings.order_timezone:
+        ordered_at += f" at time zone 'UTC' at time zone '{settings.order_timezone}'"
+    quantity = f"try_cast({columns['quantity']} as decimal(18, 6))"
+    # No more than cleaning accepts, so that the same lines are accepted up to the cut.
     columns["quantity"] = (
-        f"{columns['quantity']} * case when try_cast({local} as date) > date '{cut}' then {ABSURD} else 1 end"
+        f"case when cast({ordered_at} as date) > date '{cut}' and {quantity} <= {settings.max_quantity} "
+        f"then least({quantity} * {ABSURD}, {settings.max_quantity}) else {quantity} end"
     )
     return {
         "cut off": {"as_of": cut, "cutoff": cut},
-        "absurd future": {"order_columns": columns, "max_quantity": 10**9},
+        "absurd future": {"order_columns": columns},
     }
 
 
@@ -107,7 +114,8 @@ def build(workspace: Workspace, folder: Path, name: str, vars: dict[str, Any]) -
     target = folder / name.replace(" ", "_")
     target.mkdir()
     path = target / "audit.duckdb"
-    profile, chosen = _profile(workspace)
+    profile = profile_name(workspace.dbt.project_dir)
+    chosen = workspace.dbt.target or "audit"
     output = workspace.output | {
         "path": str(path),
         "attach": [
@@ -132,44 +140,39 @@ def build(workspace: Workspace, folder: Path, name: str, vars: dict[str, Any]) -
     return Build(name, path, Project.from_manifest(dbt.manifest()))
 
 
-def _profile(workspace: Workspace) -> tuple[str, str]:
-    project = yaml.safe_load((workspace.dbt.project_dir / "dbt_project.yml").read_text())
-    return str(project["profile"]), workspace.dbt.target or "audit"
-
-
 def _draw(whole: Build, cuts: int, seed: int) -> list[tuple[int, str]]:
     """Draw cut dates from the second half of the history."""
+    calendar, history = (whole.project.relation(m) for m in ("ftr_calendar", "ftr_history"))
     with connect({"type": "duckdb", "path": str(whole.path)}, read_only=True) as warehouse:
         rows = warehouse.query(
             f"""
-            select distinct history.t, history.ds from {whole.project.relation("ftr_history")} as history
-            where history.t < (select max(t) from {whole.project.relation("ftr_history")})
-                and history.t > (select (min(t) + max(t)) / 2 from {whole.project.relation("ftr_history")})
-            order by history.t
+            with extent as (select min(t) as first_t, max(t) as last_t from {history})
+            select calendar.t, cast(later.ds - 1 as varchar) as last_day
+            from {calendar} as calendar
+            inner join {calendar} as later on calendar.t + 1 = later.t
+            cross join extent
+            where calendar.t > (first_t + last_t) / 2 and calendar.t < last_t
+            order by calendar.t
             """
         ).to_pylist()
     if len(rows) < cuts:
         raise DataError(f"The history leaves {len(rows)} dates to cut at, too few for {cuts}.")
     chosen = random.Random(seed).sample(rows, cuts)
-    return [(row["t"], _last_day(whole, row["ds"])) for row in sorted(chosen, key=lambda r: r["t"])]
+    return sorted((row["t"], row["last_day"]) for row in chosen)
 
 
-def _last_day(whole: Build, start: Any) -> str:
-    import datetime as dt
-
-    if whole.project.settings.grain == "day":
-        return str(start)
-    if whole.project.settings.grain == "week":
-        return str(start + dt.timedelta(days=6))
-    following = (start.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
-    return str(following - dt.timedelta(days=1))
+@contextmanager
+def _both(whole: Build, other: Build) -> Iterator[Warehouse]:
+    """Open two builds side by side, as ``whole`` and ``other``."""
+    with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
+        for alias, one in (("whole", whole), ("other", other)):
+            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+        yield warehouse
 
 
 def _require_change(whole: Build, other: Build, cut: str) -> None:
     """Refuse to call a comparison a proof where the two builds are the same after the cut too."""
-    with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
-        for alias, one in (("whole", whole), ("other", other)):
-            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+    with _both(whole, other) as warehouse:
         rows = warehouse.query(
             f"select 1 from (from {_inside('whole', whole, 'int_sales_filled')} "
             f"except all from {_inside('other', other, 'int_sales_filled')}) limit 1"
@@ -183,9 +186,7 @@ def _require_change(whole: Build, other: Build, cut: str) -> None:
 def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:
     """Count the rows known at the cut that only one of two builds has, and name the columns that differ."""
     found = []
-    with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
-        for alias, one in (("whole", whole), ("other", other)):
-            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+    with _both(whole, other) as warehouse:
         for model, horizons in COMPARED.items():
             condition = _known(whole, model, cut_t, horizons)
             sides = [
@@ -224,8 +225,6 @@ def _inside(alias: str, one: Build, model: str) -> str:
 
 def _differing(warehouse: Warehouse, sides: list[str], model: str) -> list[str]:
     """Names of the columns that differ where the keys are the same."""
-    from trendcast.warehouse import quote
-
     keys = [k for k in ("series_id", "t") if k in warehouse.columns(sides[0])]
     columns = [c for c in warehouse.columns(sides[0]) if c not in keys]
     counts = ", ".join(

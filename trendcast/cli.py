@@ -55,7 +55,7 @@ Select = Annotated[
     list[str] | None,
     typer.Option("--select", "-s", help="dbt selection to narrow what is built, repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, on one line.")]
 
 
 @app.callback(invoke_without_command=True)

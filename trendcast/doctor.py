@@ -117,8 +117,8 @@ def _ledger(workspace: Workspace, warehouse: Warehouse, note: Any) -> None:
         note("ledger", "warn", str(error))
         return
     runs = ledger.runs(warehouse, project, 1000)
-    served = [r for r in runs if r["status"] == "committed" and r["forecasts_rows"]]
-    if not served:
+    latest = ledger.latest_run(warehouse, project)
+    if latest is None:
         note(
             "runs",
             "warn",
@@ -126,7 +126,6 @@ def _ledger(workspace: Workspace, warehouse: Warehouse, note: Any) -> None:
             "Run `trendcast run`.",
         )
         return
-    latest = served[0]
     age = (dt.datetime.now(dt.UTC).replace(tzinfo=None) - latest["finished_at"]).days
     text = f"{latest['run_id']} forecast {latest['n_series']} series from {latest['cutoff']}, {age} days ago"
     if age > STALE_DAYS:

@@ -255,6 +255,16 @@ def runs(warehouse: Warehouse, project: Project, limit: int = 20) -> list[dict[s
     return rows
 
 
+def latest_run(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
+    """Return the run whose forecasts are in force, as the macro ``latest_run`` has it for the marts."""
+    rows: list[dict[str, Any]] = warehouse.query(
+        f"select * from {project.relation('runs')} where status = 'committed' and forecasts_rows > 0 "
+        "and panel = ? order by finished_at desc, run_id desc limit 1",
+        [project.settings.panel],
+    ).to_pylist()
+    return rows[0] if rows else None
+
+
 def trained_run(warehouse: Warehouse, project: Project, models: list[str]) -> dict[str, Any]:
     """Return the newest committed run of this panel that has artefacts of all these models.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trendcast.warehouse import Warehouse
 
 LIBRARIES = ("dbt-core", "dbt-duckdb", "duckdb", "keras", "numpy", "pyarrow", "tensorflow")
-FINGERPRINTED = ("ftr_history", "ftr_known", "ftr_static")
+FINGERPRINTED = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static", "int_cutoffs")
 
 
 @dataclass
@@ -192,13 +192,13 @@ def _backtest(
 
 
 def _actuals(features: Features, cutoff_t: int) -> pa.Table:
-    """What happened after a cutoff: one row per series and lead, ordered by them."""
+    """What happened after a cutoff: one row per series and lead, ordered by them; null where it has yet to."""
     return features.query(
         f"""
         select
             baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.y as actual
         from {features.relation("ftr_baseline")} as baseline
-        inner join {features.relation("ftr_history")} as history
+        left join {features.relation("ftr_history")} as history
             on baseline.series_id = history.series_id and baseline.target_t = history.t
         where baseline.cutoff_t = ?
         order by baseline.series_id, baseline.lead
@@ -208,7 +208,10 @@ def _actuals(features: Features, cutoff_t: int) -> pa.Table:
 
 
 def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
-    """Put actuals beside forecasts; both are ordered by series and lead and must have the same keys."""
+    """Put actuals beside forecasts; both are ordered by series and lead and must have the same keys.
+
+    Folds closer together than the horizon have leads that have not come to pass; those are left out.
+    """
     for key in ("series_id", "lead"):
         if rows.column(key).combine_chunks() != actuals.column(key).combine_chunks():
             raise TrendcastError(
@@ -217,7 +220,7 @@ def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
             )
     for name in ("demand_class", "error_scale", "actual"):
         rows = rows.append_column(name, actuals.column(name))
-    return rows
+    return rows.filter(rows.column("actual").is_valid())
 
 
 def _train(
@@ -334,13 +337,9 @@ def _features(workspace: Workspace, current: ledger.Run, *, folds: bool) -> Iter
 
 
 def data_fingerprint(warehouse: Warehouse, project: Project) -> str:
-    """Digest of the feature tables."""
-    parts = []
-    for model in FINGERPRINTED:
-        columns = ["series_id", *(c.name for c in project.columns if c.model == model)]
-        if model == "ftr_history":
-            columns.append("t")
-        parts.append(warehouse.fingerprint(project.relation(model), columns))
+    """Digest of the feature tables, every column of them: a plan moved by a week is another plan."""
+    relations = [project.relation(model) for model in FINGERPRINTED]
+    parts = [warehouse.fingerprint(r, list(warehouse.columns(r))) for r in relations]
     return ledger.digest_text("".join(parts))
 
 
@@ -352,7 +351,7 @@ def _header(workspace: Workspace, models: Sequence[str]) -> dict[str, Any]:
         "horizon": settings.horizon,
         "models": json.dumps(list(models)),
         "seed": settings.seed,
-        "config_fingerprint": settings.fingerprint(),
+        "config_fingerprint": workspace.project.fingerprint(),
         "git_commit": _git_commit(workspace.dbt.project_dir),
         "settings": json.dumps(settings.__dict__, default=list),
         "versions": json.dumps(versions()),
@@ -405,16 +404,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     """
     with workspace.connect() as warehouse:
         project = workspace.project
-        latest = next(
-            (
-                r
-                for r in ledger.runs(warehouse, project, 1000)
-                if r["status"] == "committed"
-                and r["forecasts_rows"]
-                and r["panel"] == project.settings.panel
-            ),
-            None,
-        )
+        latest = ledger.latest_run(warehouse, project)
         if latest is None:
             raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
         accuracy = warehouse.query(
@@ -459,19 +449,21 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
 
 
 def is_current(workspace: Workspace) -> bool:
-    """Whether the latest committed run read this very data with these very settings and versions."""
+    """Whether the latest run used these features, models, settings, SQL and versions.
+
+    It compares the features as dbt last built them; order lines that landed since are for `run` to find.
+    """
+    project = workspace.project
     try:
         with workspace.connect() as warehouse:
-            project = workspace.project
-            if not all(warehouse.exists(project.relation(m)) for m in FINGERPRINTED):
+            if not all(warehouse.exists(project.relation(m)) for m in (*FINGERPRINTED, "runs")):
                 return False
-            for latest in ledger.runs(warehouse, project):
-                if latest["status"] == "committed" and latest["command"] == "run":
-                    return bool(
-                        latest["config_fingerprint"] == project.settings.fingerprint()
-                        and latest["versions"] == json.dumps(versions())
-                        and latest["data_fingerprint"] == data_fingerprint(warehouse, project)
-                    )
+            latest = ledger.latest_run(warehouse, project)
+            if latest is None or latest["command"] != "run":
+                return False
+            now = _header(workspace, workspace.models(None))
+            now["data_fingerprint"] = data_fingerprint(warehouse, project)
     except TrendcastError:
         return False
-    return False
+    compared = ("config_fingerprint", "data_fingerprint", "models", "versions")
+    return all(latest[name] == now[name] for name in compared)

@@ -35,6 +35,7 @@ class Settings:
     season_length: int
     windows: tuple[int, ...]
     horizon: int
+    max_quantity: float
     lead_bucket: int
     series_key: tuple[str, ...]
     measure: str
@@ -62,11 +63,6 @@ class Settings:
         for name in ("windows", "series_key", "models"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
-
-    def fingerprint(self) -> str:
-        """Digest of the settings."""
-        text = json.dumps(self.__dict__, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,8 @@ class Project:
         Rendered relation name of the order lines' source.
     orders_schema
         Its schema, ``demo_shop`` for the demo.
+    code
+        Digest of the SQL of the package's models and macros.
     """
 
     relations: dict[str, str]
@@ -103,6 +101,7 @@ class Project:
     columns: tuple[Column, ...]
     orders: str
     orders_schema: str
+    code: str
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> Project:
@@ -136,7 +135,13 @@ class Project:
             columns=tuple(_columns(nodes)),
             orders=source["relation_name"],
             orders_schema=source["schema"],
+            code=_code(manifest, nodes),
         )
+
+    def fingerprint(self) -> str:
+        """Digest of all that decides what a run makes of its data: the settings and the SQL."""
+        text = json.dumps([self.settings.__dict__, self.code], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a model."""
@@ -152,6 +157,18 @@ class Project:
     def design_columns(self) -> list[Column]:
         """Columns of the design matrix."""
         return self.with_role(*DESIGN_ROLES)
+
+
+def _code(manifest: dict[str, Any], nodes: dict[str, Any]) -> str:
+    """Digest of the package's models, as `nodes` has them, and of its macros."""
+    models = {name: node["raw_code"] for name, node in nodes.items()}
+    macros = {
+        macro["name"]: macro["macro_sql"]
+        for macro in manifest["macros"].values()
+        if macro["package_name"] == PACKAGE
+    }
+    text = json.dumps([models, macros], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _columns(nodes: dict[str, Any]) -> list[Column]:
@@ -210,6 +227,12 @@ def _from_environment(name: str) -> Path | None:
     return Path(value) if value else None
 
 
+def profile_name(project_dir: Path) -> str:
+    """Return the name of the profile dbt would use."""
+    project = _read_yaml(project_dir / "dbt_project.yml")
+    return str(_Renderer()(os.environ.get("DBT_PROFILE") or project.get("profile")))
+
+
 def read_output(project_dir: Path, profiles_dir: Path, target: str | None) -> dict[str, Any]:
     """Return the rendered output (connection) that dbt would use.
 
@@ -219,8 +242,8 @@ def read_output(project_dir: Path, profiles_dir: Path, target: str | None) -> di
         The profile or the target does not exist, or an environment variable without default is not set.
     """
     render = _Renderer()
-    project, path = _read_yaml(project_dir / "dbt_project.yml"), profiles_dir / "profiles.yml"
-    name = render(os.environ.get("DBT_PROFILE") or project.get("profile"))
+    path = profiles_dir / "profiles.yml"
+    name = profile_name(project_dir)
     profiles = _read_yaml(path)
     if name not in profiles:
         valid = ", ".join(str(p) for p in profiles if p != "config")

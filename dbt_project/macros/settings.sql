@@ -21,6 +21,7 @@
         'season_length': trendcast.positive_integer('season_length', season_length),
         'windows': windows,
         'horizon': horizon,
+        'max_quantity': var('max_quantity'),
         'lead_bucket': 7 if grain == 'day' else (4 if grain == 'week' else 3),
         'series_key': var('series_key'),
         'measure': trendcast.one_of('measure', ['quantity', 'revenue']),

@@ -16,7 +16,7 @@ last bit. At the scale of the columns (around one) the rounding is below any sta
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,15 +39,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 FORMAT = 1
-PENALTIES = (
-    1e-4,
-    1e-3,
-    1e-2,
-    3e-2,
-    0.1,
-    0.3,
-    1.0,
-)  # relative to the unit diagonal of the correlations
+# Relative to the unit diagonal of the correlations.
+PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FRACTION = 2**16  # resolution of the fixed-point design matrix
 RATIO_LIMIT = 100.0  # features are at most this many times the level
 ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
@@ -126,18 +119,17 @@ class Ridge:
             penalty = _choose_penalty(train, held_out)
             early.append(_solve(lead_bucket, train, penalty))
             buckets.append(_solve(lead_bucket, train + held_out, penalty))
-        fit = Fit(
+        early_fit = Fit(
             features=[column.name for column in columns],
             units=[column.unit for column in columns],
             components=[column.component for column in columns],
-            buckets=buckets,
+            buckets=early,
             errors={},
         )
         progress("errors")
         # Errors are measured with what the earlier part alone taught.
-        early_fit = Fit(fit.features, fit.units, fit.components, early, {})
         errors = _error_quantiles(features, early_fit, end_t, held_out_t)
-        self._fit = Fit(fit.features, fit.units, fit.components, buckets, errors)
+        self._fit = replace(early_fit, buckets=buckets, errors=errors)
 
     @staticmethod
     def _held_out(features: Features, end_t: int) -> int:
