@@ -34,6 +34,7 @@ class Settings:
     grain: str
     season_length: int
     windows: tuple[int, ...]
+    features: dict[str, bool]
     horizon: int
     max_quantity: float
     lead_bucket: int
@@ -74,6 +75,8 @@ class Column:
     role: str
     unit: str = "none"
     component: str = "other"
+    #: Only for models that choose among features themselves.
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,13 @@ class Project:
         source = manifest["sources"].get(f"source.{PACKAGE}.shop.order_lines")
         if source is None:
             raise ProjectError("The dbt project has no source shop.order_lines.")
+        settings = Settings.from_meta(nodes["ftr_design"]["config"]["meta"]["trendcast"])
         return cls(
             relations={
                 name: node["relation_name"] for name, node in nodes.items() if node["relation_name"]
             },
-            settings=Settings.from_meta(nodes["ftr_design"]["config"]["meta"]["trendcast"]),
-            columns=tuple(_columns(nodes)),
+            settings=settings,
+            columns=tuple(_columns(nodes, settings.features)),
             orders=source["relation_name"],
             orders_schema=source["schema"],
             code=_code(manifest, nodes),
@@ -149,9 +153,9 @@ class Project:
             raise ProjectError(f"The dbt project has no enabled model {name}.")
         return self.relations[name]
 
-    def with_role(self, *roles: str) -> list[Column]:
-        """Return the columns of the roles, in the order of the models and their YAML."""
-        return [column for column in self.columns if column.role in roles]
+    def with_role(self, *roles: str, wide: bool = False) -> list[Column]:
+        """Return the columns of the roles, in the order of the models and their YAML; with the wide ones on request."""
+        return [c for c in self.columns if c.role in roles and (wide or not c.wide)]
 
     @property
     def design_columns(self) -> list[Column]:
@@ -171,12 +175,12 @@ def _code(manifest: dict[str, Any], nodes: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _columns(nodes: dict[str, Any]) -> list[Column]:
+def _columns(nodes: dict[str, Any], built: dict[str, bool]) -> list[Column]:
     columns = []
     for model in FEATURE_MODELS:
         for column in nodes[model]["columns"].values() if model in nodes else ():
             meta = (column.get("config") or {}).get("meta") or column.get("meta") or {}
-            if "role" in meta:
+            if "role" in meta and built.get(meta.get("group", ""), True):
                 columns.append(
                     Column(
                         name=column["name"],
@@ -184,6 +188,7 @@ def _columns(nodes: dict[str, Any]) -> list[Column]:
                         role=meta["role"],
                         unit=meta.get("unit", "none"),
                         component=meta.get("component", "other"),
+                        wide=meta.get("wide", False),
                     )
                 )
     return columns

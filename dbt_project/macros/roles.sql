@@ -1,11 +1,14 @@
-{#- Names of a feature model's columns that the YAML gives a role (`meta: {role: ...}`). -#}
+{#- Names of a feature model's columns that the YAML gives a role (`meta: {role: ...}`), of the groups that are built. -#}
 {% macro role_columns(model_name, role) %}
     {%- set columns = [] -%}
     {%- if execute -%}
         {%- for node in graph.nodes.values()
             if node.resource_type == 'model' and node.name == model_name -%}
             {%- for column in node.columns.values() if column.config.meta.get('role') == role -%}
-                {%- do columns.append(column.name) -%}
+                {%- set group = column.config.meta.get('group') -%}
+                {%- if not group or trendcast.uses(group) -%}
+                    {%- do columns.append(column.name) -%}
+                {%- endif -%}
             {%- endfor -%}
         {%- endfor -%}
     {%- endif -%}

@@ -20,6 +20,7 @@
         'grain': grain,
         'season_length': trendcast.positive_integer('season_length', season_length),
         'windows': windows,
+        'features': trendcast.feature_groups(),
         'horizon': horizon,
         'max_quantity': var('max_quantity'),
         'lead_bucket': 7 if grain == 'day' else (4 if grain == 'week' else 3),
@@ -36,6 +37,32 @@
         'order_timezone': var('order_timezone'),
         'lstm': var('lstm'),
     }) }}
+{% endmacro %}
+
+{#- Feature groups and whether each is built: the var `features` switches single ones. A column belongs to the group its
+    YAML names (`meta: {group: ...}`); one without is always built. -#}
+{% macro feature_groups() %}
+    {%- set groups = {
+        'lags': true, 'ewm': true, 'spread': true, 'price': true, 'promotions': true, 'calendar': true,
+        'holidays': true, 'category': true, 'customers': true, 'reviews': true, 'stock': true,
+    } -%}
+    {%- set chosen = var('features') or {} -%}
+    {%- if chosen is not mapping -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'features' must map feature groups to true or false, came: " ~ chosen) }}
+    {%- endif -%}
+    {%- for name, on in chosen.items() if name not in groups or on is not boolean -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'features' maps feature groups (" ~ groups | join(', ') ~ ") to true or false; came: "
+            ~ name ~ ": " ~ on) }}
+    {%- endfor -%}
+    {%- do groups.update(chosen) -%}
+    {{ return(groups) }}
+{% endmacro %}
+
+{#- Whether a feature group is built. -#}
+{% macro uses(group) %}
+    {{ return(trendcast.feature_groups()[group]) }}
 {% endmacro %}
 
 {#- The value of a var that must be one of `valid`. -#}
