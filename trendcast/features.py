@@ -11,7 +11,7 @@ from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
@@ -48,6 +48,10 @@ class Features:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query on the feature tables."""
         return self._warehouse.query(sql, parameters)
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Return the rows of a query a batch at a time; no other query may run until they are read."""
+        return self._warehouse.batches(sql)
 
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make a small table readable under ``name`` in later queries."""
@@ -102,7 +106,7 @@ class Features:
         known = self.project.with_role("known")
         by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
         by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
-        static = self._static_columns()
+        static = self.static_columns
         history_columns = ", ".join(
             ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
         )
@@ -130,7 +134,9 @@ class Features:
             horizon=self.settings.horizon,
         )
 
-    def _static_columns(self) -> list[str]:
+    @cached_property
+    def static_columns(self) -> list[str]:
+        """Categories that describe a series: the text columns of ``ftr_static``."""
         relation = self.relation("ftr_static")
         text = ("VARCHAR", "TEXT", "STRING")
         columns = self._warehouse.columns(relation)

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from trendcast.models import Model
     from trendcast.warehouse import Warehouse
 
-LIBRARIES = ("dbt-core", "dbt-duckdb", "duckdb", "keras", "numpy", "pyarrow", "tensorflow")
+LIBRARIES = (
+    "dbt-core",
+    "dbt-duckdb",
+    "duckdb",
+    "keras",
+    "lightgbm",
+    "numpy",
+    "pyarrow",
+    "tensorflow",
+)
 FINGERPRINTED = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static", "int_cutoffs")
 
 

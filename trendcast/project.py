@@ -49,6 +49,7 @@ class Settings:
     train_stride: int
     order_columns: dict[str, str]
     order_timezone: str | None
+    lightgbm: dict[str, Any]
     lstm: dict[str, Any]
 
     @classmethod

@@ -35,6 +35,7 @@
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'order_columns': var('order_columns'),
         'order_timezone': var('order_timezone'),
+        'lightgbm': var('lightgbm'),
         'lstm': var('lstm'),
     }) }}
 {% endmacro %}

@@ -20,6 +20,7 @@ BASELINE = "seasonal_naive"
 _CLASSES = {
     "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
     "ridge": "trendcast.models.ridge:Ridge",
+    "lightgbm": "trendcast.models.lightgbm:LightGBM",
     "lstm": "trendcast.models.panel_model:LSTM",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -25,6 +25,9 @@ class Warehouse(Protocol):
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Return the rows of a query a batch at a time, for results that should not be held whole."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement for its effect."""

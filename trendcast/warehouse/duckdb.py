@@ -51,6 +51,11 @@ class DuckDBWarehouse:
         with _errors():
             return self._connection.sql(sql, params=list(parameters)).to_arrow_table()
 
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Return the rows of a query a batch at a time, for results that should not be held whole."""
+        with _errors():
+            yield from self._connection.sql(sql).to_arrow_reader(100_000)
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement for its effect."""
         with _errors():

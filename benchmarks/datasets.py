@@ -1,0 +1,297 @@
+"""Data sets as order lines: what each benchmark set looks like to a shop, and the truth it is scored on.
+
+A set that is a panel and not order lines (M4, tourism, hospital, car parts) becomes one line per series and
+period with the value as its quantity. Zeros have no line, as in a shop. Series are aligned at their end, so that
+one cutoff serves all. Only the lines up to the cutoff enter the warehouse; the truth stays here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+CONFIG = {"storage_compatibility_version": "v1.0.0"}
+# What a panel's lines need to pass cleaning whatever their values are.
+PANEL_VARS: dict[str, Any] = {
+    "shop_schema": "shop",
+    "orders_table": "order_lines",
+    "products_table": None,
+    "promotions_table": None,
+    "order_columns": {
+        "product_id": "product_id",
+        "ordered_at": "ds",
+        "quantity": "y",
+        "revenue": "y",
+    },
+    "order_scope": None,
+    "order_timezone": None,
+    "series_key": ["product_id"],
+    "static_attributes": [],
+    "min_order_date": "1900-01-01",
+    "max_quantity": 1e9,
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One benchmark set.
+
+    Parameters
+    ----------
+    grain, horizon, season_length
+        As in trendcast's vars; the season is also the one MASE scales by.
+    load
+        ``load(connection, folder)`` creates ``panel`` (unique_id, ds, y), every period of every series, zeros
+        included, and any other tables its vars name.
+    lines
+        SQL of the order lines with the columns its vars name; must have ``ds``.
+    vars
+        dbt vars beside grain and horizon.
+    """
+
+    name: str
+    grain: str
+    horizon: int
+    season_length: int
+    load: Callable[[duckdb.DuckDBPyConnection, Path], None]
+    lines: str = "select unique_id as product_id, ds, y from panel where y > 0"
+    vars: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_vars(self) -> dict[str, Any]:
+        """The vars of a run on this set."""
+        ours = {"grain": self.grain, "horizon": self.horizon, "season_length": self.season_length}
+        return PANEL_VARS | ours | self.vars
+
+    def prepare(self, data: Path, warehouse: Path, windows_back: int = 0) -> Split:
+        """Write the order lines up to the cutoff into a new warehouse and return the split.
+
+        Parameters
+        ----------
+        windows_back
+            0 scores the set's last window; 1 leaves that one alone and scores the one before, for tuning.
+        """
+        with duckdb.connect(config={"memory_limit": "6GB"}) as connection:
+            connection.execute("set threads = 2")
+            self.load(connection, data)
+            (last,) = connection.execute("select max(ds) from panel").fetchone()
+            end = _earlier(last, self.grain, self.horizon * windows_back)
+            cutoff = _earlier(end, self.grain, self.horizon)
+            over = _earlier(cutoff, self.grain, -1) - dt.timedelta(days=1)
+
+            def rows(sql: str, *parameters: dt.date) -> pa.Table:
+                return connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+            columns = "select unique_id, ds, y from panel"
+            train = rows(f"{columns} where ds <= ? order by 1, 2", cutoff)
+            truth = rows(f"{columns} where ds > ? and ds <= ? order by 1, 2", cutoff, end)
+            tables = {
+                "order_lines": rows(
+                    f"select * from ({self.lines}) where cast(ds as date) <= ?", over
+                )
+            }
+            if self.vars.get("products_table"):
+                tables["products"] = rows("select * from products")
+        with duckdb.connect(warehouse, config=CONFIG) as connection:
+            connection.execute("create schema shop")
+            for name, table in tables.items():
+                connection.register("came", table)
+                connection.execute(f"create table shop.{name} as select * from came")
+        return Split(self, cutoff, train, truth, self.all_vars | {"cutoff": str(over)})
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training panel and truth on either side of a cutoff, and the vars of a run."""
+
+    dataset: DataSet
+    cutoff: dt.date
+    train: Any  # pyarrow.Table: unique_id, ds, y
+    truth: Any
+    vars: dict[str, Any]
+
+
+def _earlier(day: dt.date, grain: str, periods: int) -> dt.date:
+    """Return the first day of the period so many periods before the one that begins on ``day``."""
+    if grain == "month":
+        months = day.year * 12 + day.month - 1 - periods
+        return dt.date(months // 12, months % 12 + 1, 1)
+    return day - dt.timedelta(days=periods * (7 if grain == "week" else 1))
+
+
+# --- The sets ---
+
+
+def _m5(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    folder = data / "m5"
+    connection.execute(
+        f"""
+        create table panel as
+        select store_id || '/' || item_id as unique_id, store_id, item_id, date as ds, cast(sales as double) as y
+        from read_parquet('{folder}/sales_daily.parquet')
+        """
+    )
+    connection.execute(
+        f"""
+        create table prices as
+        select price.store_id, price.item_id, calendar.date as ds, price.sell_price
+        from read_parquet('{folder}/sell_prices.parquet') as price
+        inner join read_parquet('{folder}/calendar.parquet') as calendar using (wm_yr_wk)
+        where calendar.date >= date '2015-03-01'
+        """
+    )
+    connection.execute(
+        f"""
+        create table products as
+        select distinct item_id as product_id, dept_id as department, cat_id as category
+        from read_parquet('{folder}/series.parquet')
+        """
+    )
+
+
+def _panel(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    connection.execute(f"create table panel as {sql}")
+
+
+def _expsmooth(name: str) -> Callable[[duckdb.DuckDBPyConnection, Path], None]:
+    def load(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+        file = data / "expsmooth" / f"{name}.parquet"
+        # A missing value means that the part was not yet sold.
+        _panel(
+            connection,
+            f"""
+            select unique_id, date as ds, y from read_parquet('{file}')
+            where y is not null and not isnan(y)
+            """,
+        )
+
+    return load
+
+
+def _aligned(rows: str, step: str, last: str) -> str:
+    """SQL of index-based series with dates, the last period of each at ``last``."""
+    return f"""
+        select unique_id, y, cast(date '{last}' - (max(t) over (partition by unique_id) - t) * interval {step} as date) as ds
+        from ({rows})
+    """
+
+
+def _m4_weekly(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    folder = data / "m4_weekly"
+    rows = f"""
+        select unique_id, t, y from read_parquet('{folder}/weekly_train.parquet')
+        union all
+        select test.unique_id, test.t + train.n, test.y
+        from read_parquet('{folder}/weekly_test.parquet') as test
+        inner join (
+            select unique_id, max(t) as n from read_parquet('{folder}/weekly_train.parquet') group by 1
+        ) as train using (unique_id)
+    """
+    _panel(connection, _aligned(rows, "'7 days'", "2024-12-30"))
+
+
+def _tourism(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    rows = f"""
+        select unique_id, y, row_number() over (partition by unique_id order by part desc, t) as t
+        from read_parquet('{data}/tourism/tourism.parquet') where unique_id like 'M%'
+    """
+    _panel(connection, _aligned(rows, "'1 month'", "2024-12-01"))
+
+
+def _completejourney(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    folder = data / "completejourney"
+    connection.execute(
+        f"""
+        create table order_lines as
+        select
+            sales.product_id, sales.quantity, sales.sales_value, products.product_category as category,
+            cast(sales.transaction_timestamp at time zone 'UTC' at time zone 'America/New_York' as date) as ds
+        from read_parquet('{folder}/transactions.parquet') as sales
+        inner join read_parquet('{folder}/products.parquet') as products using (product_id)
+        where sales.quantity > 0 and products.product_category is not null
+            and products.product_category not in ('COUPON/MISC ITEMS', 'FUEL')
+        """
+    )
+    connection.execute(
+        f"""
+        create table products as
+        select product_id, department, product_category as category
+        from read_parquet('{folder}/products.parquet')
+        """
+    )
+    # Every day from a category's first sale to the last day of all.
+    _panel(
+        connection,
+        """
+        select series.category as unique_id, cast(days.ds as date) as ds, coalesce(sum(order_lines.quantity), 0) as y
+        from (select category, min(ds) as first_ds from order_lines group by 1) as series
+        cross join (
+            select unnest(generate_series((select min(ds) from order_lines), (select max(ds) from order_lines), interval 1 day)) as ds
+        ) as days
+        left join order_lines on series.category = order_lines.category and days.ds = order_lines.ds
+        where days.ds >= series.first_ds
+        group by 1, 2
+        """,
+    )
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        DataSet(
+            "m5",
+            "day",
+            28,
+            7,
+            _m5,
+            lines="""
+                select panel.item_id, panel.store_id, panel.ds, panel.y, panel.y * prices.sell_price as revenue
+                from panel left join prices using (store_id, item_id, ds) where panel.y > 0
+            """,
+            vars={
+                "products_table": "products",
+                "product_columns": {c: c for c in ("product_id", "department", "category")},
+                "order_columns": {
+                    "product_id": "item_id",
+                    "location_id": "store_id",
+                    "ordered_at": "ds",
+                    "quantity": "y",
+                    "revenue": "revenue",
+                },
+                "series_key": ["location_id", "product_id"],
+                "static_attributes": ["department", "category"],
+            },
+        ),
+        DataSet("m4_weekly", "week", 13, 52, _m4_weekly),
+        # 51 months: folds a quarter apart leave 18 months before the earliest.
+        DataSet("carparts", "month", 12, 12, _expsmooth("carparts"), vars={"backtest_step": 3}),
+        DataSet("hospital", "month", 12, 12, _expsmooth("hospital"), vars={"backtest_step": 6}),
+        DataSet("tourism_monthly", "month", 24, 12, _tourism, vars={"backtest_step": 6}),
+        DataSet(
+            "completejourney",
+            "day",
+            28,
+            7,
+            _completejourney,
+            lines="select product_id, ds, quantity as y, sales_value as revenue, category from order_lines",
+            vars={
+                "products_table": "products",
+                "product_columns": {c: c for c in ("product_id", "department", "category")},
+                "order_columns": {
+                    "product_id": "product_id",
+                    "ordered_at": "ds",
+                    "quantity": "y",
+                    "revenue": "revenue",
+                },
+                "series_key": ["category"],
+                "static_attributes": ["department"],
+            },
+        ),
+    )
+}

@@ -1,0 +1,354 @@
+"""Gradient boosted trees over (series, cutoff, lead) rows, one model for all series and leads (LightGBM).
+
+The approach that won M5 (Makridakis, Spiliotis & Assimakopoulos, M5 accuracy competition, IJF 2022): one global
+model, direct over leads, Poisson deviance. The target is demand over the series' level at the cutoff, weighted by the
+level: then leaves average whole demand, so the mean adds up to what was sold in training, in every group a tree can
+tell apart. Lead is a feature; quantiles come from `trendcast.models.spread`, measured on the latest periods with trees
+that had not seen them.
+
+Rows are a seeded sample over evenly spaced cutoffs, bounded by ``max_rows`` whatever the panel's size. LightGBM 4
+(Ke et al., NeurIPS 2017) is run deterministically: the same seed, data and version give the same trees on any
+number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from trendcast.design import Design
+from trendcast.errors import ArtifactError, DataError
+from trendcast.models.base import QUANTILES, Forecast, ModelError
+from trendcast.models.spread import Spread, is_counts, scaled_variance
+from trendcast.models.tables import forecast_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from trendcast.design import Keys
+    from trendcast.features import Features
+
+    Array = npt.NDArray[np.float64]
+    Say = Callable[[str], None]
+
+FORMAT = 1
+PREDICT_ROWS = 200_000
+RATIO_LIMIT = 100.0  # a target is at most this many times the level
+
+
+@dataclass(frozen=True)
+class LightGBMConfig:
+    """Settings, from the dbt var ``lightgbm``.
+
+    Parameters
+    ----------
+    max_rows
+        Rows to train on, at most; more are sampled.
+    train_cutoffs, train_periods
+        How many cutoffs to learn from, and over how many periods before the last target they are spread.
+    error_rows
+        Rows on which the spread is measured, at most.
+    max_rounds, patience, learning_rate, num_leaves, min_rows, feature_share, row_share, penalty
+        Of the trees; the number of rounds is the one after which held-out periods no longer improve.
+    max_categories
+        A category with more values than this is left out: it learns single series by heart.
+    threads
+        Of LightGBM; the result does not depend on them.
+    """
+
+    max_rows: int = 500_000
+    train_cutoffs: int = 40
+    train_periods: int | None = None
+    error_rows: int = 150_000
+    max_rounds: int = 400
+    patience: int = 30
+    learning_rate: float = 0.08
+    num_leaves: int = 31
+    min_rows: int = 60
+    feature_share: float = 0.7
+    row_share: float = 0.7
+    penalty: float = 1.0
+    max_bin: int = 127
+    max_categories: int = 100
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        for name in ("max_rows", "train_cutoffs", "max_rounds", "threads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ModelError(
+                    f"lightgbm setting {name!r} must be a whole number of at least 1, got {value!r}"
+                )
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> LightGBMConfig:
+        """Build from a dict, such as the dbt var ``lightgbm``; unknown names are refused."""
+        valid = [f.name for f in fields(cls)]
+        unknown = sorted(set(settings) - set(valid))
+        if unknown:
+            raise ModelError(f"unknown lightgbm settings {unknown}; valid are {valid}")
+        return cls(**settings)
+
+    def parameters(self, seed: int) -> dict[str, Any]:
+        """Return LightGBM's parameters."""
+        return {
+            "objective": "poisson",
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_rows,
+            "min_sum_hessian_in_leaf": 1e-3,
+            "feature_fraction": self.feature_share,
+            "bagging_fraction": self.row_share,
+            "bagging_freq": 1,
+            "lambda_l2": self.penalty,
+            "max_bin": self.max_bin,
+            "cat_smooth": 20,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": self.threads,
+            "verbose": -1,
+        }
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Training rows: features [R, F], target in units of the level, and what scales them."""
+
+    matrix: npt.NDArray[np.float32]
+    actual: Array
+    level: Array
+    variance: Array
+    target_t: npt.NDArray[np.int32]
+    bucket: npt.NDArray[np.int64]
+
+    def take(self, rows: npt.NDArray[Any]) -> _Sample:
+        return _Sample(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+class LightGBM:
+    """Global gradient boosting with lead as a feature."""
+
+    name = "lightgbm"
+    #: Two trainings (the one without the latest periods measures the spread) are too dear for every fold.
+    refits_each_fold = False
+
+    def __init__(self) -> None:
+        self._booster: Any = None
+        self._about: dict[str, Any] = {}
+        self._spread: Spread | None = None
+
+    def fit(self, features: Features, end_t: int, seed: int, progress: Say) -> None:
+        """Learn from targets up to ``end_t``.
+
+        Raises
+        ------
+        DataError
+            The history up to ``end_t`` leaves no training rows.
+        """
+        config = LightGBMConfig.from_settings(features.settings.lightgbm)
+        progress("rows")
+        cutoffs = _cutoffs(features, config, end_t)
+        design = Design(features, cutoffs, end_t, max_values=config.max_categories)
+        self._about = {"names": design.names, "categories": design.categories}
+        sample = _sample(design, config, cutoffs, seed)
+        counts = is_counts(sample.actual)
+        positive = sample.actual[sample.actual > 0]
+        smallest = float(np.quantile(positive, 0.01)) if len(positive) else 0.0
+        held_out = sample.target_t > _held_out(features, end_t)
+        if held_out.all() or not held_out.any():
+            raise DataError(
+                f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train lightgbm "
+                f"{features.settings.horizon} periods ahead. Lower the var `horizon` or `backtest_folds`."
+            )
+        progress("trees without the latest periods")
+        late = sample.take(np.flatnonzero(held_out))
+        early = sample.take(np.flatnonzero(~held_out))
+        trees = _train(config, seed, self._about, early, config.max_rounds, late)
+        rounds = trees.best_iteration or config.max_rounds
+        errors = late.take(_some(len(late.actual), config.error_rows, seed))
+        mean = trees.predict(errors.matrix, num_iteration=rounds) * errors.level
+        self._spread = Spread.measure(
+            errors.actual,
+            mean,
+            scaled_variance(mean, errors.level, errors.variance),
+            errors.bucket,
+            counts=counts,
+            smallest=smallest,
+            n_buckets=-(-design.horizon // design.lead_bucket),
+            seed=seed,
+        )
+        del trees, early, late, errors
+        progress(f"{rounds} trees")
+        self._booster = _train(config, seed, self._about, sample, rounds)
+
+    def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Forecast every series from a cutoff."""
+        if self._spread is None:
+            raise ModelError("lightgbm is neither trained nor loaded")
+        design = Design(features, [cutoff_t], cutoff_t, categories=self._about["categories"])
+        self._check(design)
+        keys = design.keys([cutoff_t])
+        n = len(keys) // design.horizon
+        mean = np.empty(len(keys))
+        quantiles = np.empty((len(keys), len(QUANTILES)))
+        for start in range(0, len(keys), PREDICT_ROWS):
+            rows = slice(start, start + PREDICT_ROWS)
+            part = keys.take(rows)
+            level, variance = (values.astype(np.float64) for values in design.scale(part))
+            expected = self._booster.predict(design.matrix(part)) * level
+            mean[rows] = expected
+            quantiles[rows] = self._spread.quantiles(
+                expected, scaled_variance(expected, level, variance), _bucket(design, part)
+            )
+        names = np.asarray(design.series_id, dtype=np.str_)[keys.series[:: design.horizon]]
+        forecast = Forecast(
+            names,
+            cutoff_t,
+            mean.reshape(n, design.horizon),
+            quantiles.reshape(n, design.horizon, len(QUANTILES)),
+        )
+        return forecast_table(forecast, features.dates)
+
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
+        """Return None: the trees' forecasts multiply, they do not add."""
+        return None
+
+    def coefficients(self) -> pa.Table | None:
+        """Return None."""
+        return None
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write ``lightgbm.txt`` (the trees) and ``lightgbm.json`` (the rest)."""
+        if self._spread is None:
+            raise ModelError("lightgbm is not trained")
+        directory.mkdir(parents=True, exist_ok=True)
+        trees, rest = directory / "lightgbm.txt", directory / "lightgbm.json"
+        trees.write_text(self._booster.model_to_string())
+        rest.write_text(
+            json.dumps({"format": FORMAT, "about": self._about, "spread": asdict(self._spread)})
+        )
+        return [trees, rest]
+
+    def load(self, directory: Path) -> None:
+        """Read what ``save`` wrote."""
+        import lightgbm
+
+        path = directory / "lightgbm.json"
+        data = json.loads(path.read_text())
+        if data.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{path} has format {data.get('format')}, this version reads {FORMAT}. Train again."
+            )
+        self._about, self._spread = data["about"], Spread(**data["spread"])
+        self._booster = lightgbm.Booster(model_str=(directory / "lightgbm.txt").read_text())
+
+    def _check(self, design: Design) -> None:
+        """Refuse other features than those of the training."""
+        if design.names != self._about["names"]:
+            gone = sorted(set(self._about["names"]) - set(design.names))
+            new = sorted(set(design.names) - set(self._about["names"]))
+            raise ArtifactError(
+                f"The stored lightgbm was trained on other features: missing now {gone}, new {new}. "
+                "Train again with `trendcast train`."
+            )
+
+
+def _cutoffs(features: Features, config: LightGBMConfig, end_t: int) -> list[int]:
+    """Return evenly spaced cutoffs before the end.
+
+    The stride shares no factor with the season: with one cutoff a week, lead would stand for the weekday, and
+    the first forecast from another weekday would be wrong by a day.
+    """
+    settings = features.settings
+    span = config.train_periods or _default_span(settings.grain)
+    first = max(features.first_t, end_t - span)
+    stride = max(1, (end_t - first) // config.train_cutoffs)
+    while math.gcd(stride, settings.season_length) > 1:
+        stride += 1
+    return list(range(end_t - 1, first - 1, -stride))[::-1] or [end_t - 1]
+
+
+def _default_span(grain: str) -> int:
+    """Return the periods to learn from: seven months of days, four years of weeks, eight of months."""
+    return {"day": 210, "week": 208, "month": 96}[grain]
+
+
+def _held_out(features: Features, end_t: int) -> int:
+    """Return the last target trained on at first: one horizon before the end, or a third of a short history."""
+    span = end_t - features.first_t
+    return end_t - max(1, min(features.settings.horizon, span // 3))
+
+
+def _sample(design: Design, config: LightGBMConfig, cutoffs: list[int], seed: int) -> _Sample:
+    """Return up to ``max_rows`` rows with a known target, spread evenly by chance."""
+    keys = design.keys(cutoffs)
+    rows = np.flatnonzero(~np.isnan(design.actual(keys)))
+    keys = keys.take(rows[_some(len(rows), config.max_rows, seed)])
+    level, variance = design.scale(keys)
+    return _Sample(
+        matrix=design.matrix(keys),
+        actual=design.actual(keys).astype(np.float64),
+        level=level.astype(np.float64),
+        variance=variance.astype(np.float64),
+        target_t=keys.cutoff + keys.lead,
+        bucket=_bucket(design, keys),
+    )
+
+
+def _some(n: int, most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the positions of a seeded sample of ``most`` of n rows, ascending; of all where they are fewer."""
+    if n <= most:
+        return np.arange(n)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(n, most, replace=False, shuffle=False))
+
+
+def _bucket(design: Design, keys: Keys) -> npt.NDArray[np.int64]:
+    return (keys.lead.astype(np.int64) - 1) // design.lead_bucket
+
+
+def _train(
+    config: LightGBMConfig,
+    seed: int,
+    about: dict[str, Any],
+    sample: _Sample,
+    rounds: int,
+    held_out: _Sample | None = None,
+) -> Any:
+    """Grow trees; with held-out rows, until those no longer improve."""
+    import lightgbm
+
+    parameters = config.parameters(seed)
+    names = about["names"]
+
+    def dataset(rows: _Sample, reference: Any = None) -> Any:
+        return lightgbm.Dataset(
+            rows.matrix,
+            np.minimum(rows.actual / rows.level, RATIO_LIMIT),
+            weight=rows.level / sample.level.mean(),
+            feature_name=_safe(names),
+            categorical_feature=[names.index(name) for name in about["categories"]],
+            reference=reference,
+            params=parameters,
+            free_raw_data=False,
+        )
+
+    training = dataset(sample)
+    watched = [dataset(held_out, training)] if held_out is not None else []
+    stop = [lightgbm.early_stopping(config.patience, verbose=False)] if watched else []
+    return lightgbm.train(parameters, training, rounds, valid_sets=watched, callbacks=stop)
+
+
+def _safe(names: list[str]) -> list[str]:
+    """Return names without the characters LightGBM refuses; a user's column may be called anything."""
+    return [f"f{j}_" + "".join(c if c.isalnum() else "_" for c in n) for j, n in enumerate(names)]
