@@ -80,7 +80,7 @@ class DataSet:
         with duckdb.connect(config={"memory_limit": "6GB"}) as connection:
             connection.execute("set threads = 2")
             self.load(connection, data)
-            (last,) = connection.execute("select max(ds) from panel").fetchone()
+            ((last,),) = connection.execute("select max(ds) from panel").fetchall()
             end = _earlier(last, self.grain, self.horizon * windows_back)
             cutoff = _earlier(end, self.grain, self.horizon)
             over = _earlier(cutoff, self.grain, -1) - dt.timedelta(days=1)

@@ -91,6 +91,14 @@ class Features:
         sql = f"select count(*) as n from {self.relation('int_series')}"
         return int(self.query(sql).column("n")[0].as_py())
 
+    def in_whole_units(self, end_t: int) -> bool:
+        """Whether all demand up to a period came in whole units."""
+        rows = self.query(
+            f"select count(*) as n from {self.relation('ftr_history')} where t <= ? and y <> floor(y)",
+            [end_t],
+        )
+        return int(rows.column("n")[0].as_py()) == 0
+
     @cached_property
     def dates(self) -> dict[int, dt.date]:
         """First day of each period, by period index."""

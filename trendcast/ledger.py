@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
-ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations")
+ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights")
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -54,7 +54,7 @@ class Run:
     started_at: dt.datetime = field(default_factory=lambda: _now())
     header: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
-    _staged: list[tuple[str, Path]] = field(default_factory=list)
+    _staged: list[tuple[str, Path, dict[str, str | int]]] = field(default_factory=list)
     _rows: dict[str, int] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
     _is_committed: bool = False
@@ -79,10 +79,15 @@ class Run:
         with _disk(path):
             self._make(folder)
             pq.write_table(rows, path, compression="zstd")
-        self._staged.append((table, path))
+        self._staged.append((table, path, constants))
         self._rows[table] = self._rows.get(table, 0) + len(rows)
         if table == "forecasts":
             self._digests[str(constants.get("model"))] = _digest(rows)
+
+    def staged(self, table: str, **constants: str | int) -> pa.Table:
+        """Return the rows staged with these constants."""
+        (path,) = [path for name, path, c in self._staged if (name, c) == (table, constants)]
+        return pq.read_table(path)
 
     @contextmanager
     def model_directory(self, model: str) -> Iterator[Path]:
@@ -107,7 +112,7 @@ class Run:
     def commit(self, warehouse: Warehouse, project: Project) -> None:
         """Append all staged rows and the run's own row, in one transaction."""
         with warehouse.transaction():
-            for table, path in self._staged:
+            for table, path, _ in self._staged:
                 rows = pq.read_table(path)
                 run_id = pa.repeat(pa.scalar(self.run_id), len(rows))
                 warehouse.append(project.relation(table), rows.add_column(0, "run_id", run_id))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import trendcast
-from trendcast import ledger
+from trendcast import ensemble, ledger
 from trendcast.checks import check_orders, check_panel
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
-from trendcast.errors import TrendcastError, UsageError, one_of
+from trendcast.errors import ArtifactError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, create, model_names
+from trendcast.models import BASELINE, ENSEMBLE, create, model_names
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
 from trendcast.warehouse import connect
@@ -96,7 +96,18 @@ class Workspace:
         for name in chosen:
             if name not in model_names():
                 raise one_of("model", name, model_names())
-        return [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
+        found = [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
+        if ENSEMBLE in found and len(members(found)) < 2:
+            raise UsageError(
+                f"The model {ENSEMBLE} combines others than {BASELINE}, and needs two of them; came: "
+                f"{', '.join(chosen)}. Add models, or leave {ENSEMBLE} out."
+            )
+        return found
+
+
+def members(names: Sequence[str]) -> list[str]:
+    """Return the models an ensemble of these combines: all but itself and the baseline."""
+    return [name for name in names if name not in (BASELINE, ENSEMBLE)]
 
 
 def default_artifacts_dir(output: dict[str, Any]) -> Path:
@@ -127,10 +138,13 @@ def run(
     with _run(workspace, "run", names) as (current, progress):
         _build(workspace, BEFORE_LEDGER, select, "features")
         with _features(workspace, current, folds=with_backtest) as features:
+            combined = None
             if with_backtest:
-                _backtest(features, current, names, progress)
+                combined = _backtest(features, current, names, progress)
             trained = _train(features, current, names, progress)
-            _forecast(features, current, trained, progress)
+            combined = combined or _last_ensemble(workspace, features, names)
+            _keep_ensemble(features, current, combined)
+            _forecast(features, current, trained, combined, progress)
     _build(workspace, FROM_LEDGER, select, "marts")
     return summarize(workspace)
 
@@ -154,6 +168,7 @@ def train(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[
         _features(workspace, current, folds=False) as features,
     ):
         _train(features, current, names, progress)
+        _keep_ensemble(features, current, _last_ensemble(workspace, features, names))
     return _told(current, progress)
 
 
@@ -167,12 +182,16 @@ def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> di
         with workspace.connect() as warehouse:
             trained = ledger.trained_run(warehouse, workspace.project, names)
         current.header["trained_run_id"] = trained["run_id"]
-        loaded = []
+        loaded, combined = [], None
         for name in names:
+            directory = ledger.verified_directory(workspace.artifacts_dir, trained, name)
+            if name == ENSEMBLE:
+                combined = ensemble.Ensemble.load(directory)
+                continue
             model = create(name)
-            model.load(ledger.verified_directory(workspace.artifacts_dir, trained, name))
+            model.load(directory)
             loaded.append(model)
-        _forecast(features, current, loaded, progress)
+        _forecast(features, current, loaded, combined, progress)
     return _told(current, progress)
 
 
@@ -181,11 +200,17 @@ def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> di
 
 def _backtest(
     features: Features, current: ledger.Run, names: Sequence[str], progress: Progress
-) -> None:
-    """Stage every model's forecasts at every fold's cutoff, with what happened beside them."""
+) -> ensemble.Ensemble | None:
+    """Stage every model's forecasts at every fold's cutoff, with what happened beside them.
+
+    Returns
+    -------
+    Ensemble or None
+        What the folds teach about combining the models, for the last cutoff; None if that is not wanted.
+    """
     folds = features.cutoffs[1:]
     actuals = {fold.fold: _actuals(features, fold.t) for fold in folds}
-    for name in names:
+    for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"backtest {name}"):
             model = create(name)
             if not model.refits_each_fold:
@@ -198,6 +223,68 @@ def _backtest(
                 current.stage(
                     "backtests", _beside(rows, actuals[fold.fold], name), fold=fold.fold, model=name
                 )
+
+    if ENSEMBLE not in names:
+        return None
+    with progress.phase(f"backtest {ENSEMBLE}"):
+        return _backtest_ensemble(features, current, members(names))
+
+
+def _backtest_ensemble(
+    features: Features, current: ledger.Run, names: Sequence[str]
+) -> ensemble.Ensemble:
+    """Combine the members' staged forecasts, oldest fold first, each with what only older targets taught."""
+    settings = features.settings
+    folds = sorted(features.cutoffs[1:], key=lambda fold: fold.t)
+    counts = features.in_whole_units(folds[0].t)
+    walk = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
+    for fold in folds:
+        tables = [current.staged("backtests", fold=fold.fold, model=name) for name in names]
+        about = tables[0]
+        rows = ensemble.Rows.of(tables, about, settings.lead_bucket, counts=counts)
+        found, combined = walk.score(fold.t, rows)
+        table = ensemble.table_of(about, combined.mean[0], found.finish(combined))
+        for name in ("demand_class", "error_scale", "actual"):
+            table = table.append_column(name, about.column(name))
+        current.stage("backtests", table, fold=fold.fold, model=ENSEMBLE)
+        _stage_weights(features, current, found, fold.fold)
+    return walk.ensemble(features.last_cutoff.t)
+
+
+def _stage_weights(
+    features: Features, current: ledger.Run, found: ensemble.Ensemble, fold: int
+) -> None:
+    n_buckets = -(-features.settings.horizon // features.settings.lead_bucket)
+    current.stage("weights", found.weights_table(n_buckets), fold=fold, model=ENSEMBLE)
+
+
+def _last_ensemble(
+    workspace: Workspace, features: Features, names: Sequence[str]
+) -> ensemble.Ensemble | None:
+    """Return the ensemble as the latest run with these models learnt it; with equal weights where there is none."""
+    if ENSEMBLE not in names:
+        return None
+    try:
+        with workspace.connect() as warehouse:
+            run = ledger.trained_run(warehouse, workspace.project, list(names))
+        directory = ledger.verified_directory(workspace.artifacts_dir, run, ENSEMBLE)
+        found = ensemble.Ensemble.load(directory)
+        if found.members == tuple(members(names)):
+            return found
+    except ArtifactError:
+        pass  # never run with these models, or its files are gone: equal weights need neither
+    return ensemble.Ensemble(tuple(members(names)), features.in_whole_units(features.last_cutoff.t))
+
+
+def _keep_ensemble(
+    features: Features, current: ledger.Run, combined: ensemble.Ensemble | None
+) -> None:
+    """Write the ensemble's file and its weights, so that `forecast` and an auditor find them."""
+    if combined is None:
+        return
+    with current.model_directory(ENSEMBLE) as directory:
+        current.add_artifacts(ENSEMBLE, combined.save(directory))
+    _stage_weights(features, current, combined, 0)
 
 
 def _actuals(features: Features, cutoff_t: int) -> pa.Table:
@@ -221,15 +308,19 @@ def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
 
     Folds closer together than the horizon have leads that have not come to pass; those are left out.
     """
+    _check_keys(rows, actuals, model)
+    for name in ("demand_class", "error_scale", "actual"):
+        rows = rows.append_column(name, actuals.column(name))
+    return rows.filter(rows.column("actual").is_valid())
+
+
+def _check_keys(rows: pa.Table, actuals: pa.Table, model: str) -> None:
     for key in ("series_id", "lead"):
         if rows.column(key).combine_chunks() != actuals.column(key).combine_chunks():
             raise TrendcastError(
                 f"The model {model} did not forecast each series and lead of the backtest exactly once, in order "
                 f"({len(rows):,} rows came, {len(actuals):,} were expected). This is a fault of the model."
             )
-    for name in ("demand_class", "error_scale", "actual"):
-        rows = rows.append_column(name, actuals.column(name))
-    return rows.filter(rows.column("actual").is_valid())
 
 
 def _train(
@@ -237,7 +328,7 @@ def _train(
 ) -> list[Model]:
     """Train every model on all the panel and keep its files and coefficients."""
     models = []
-    for name in names:
+    for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"train {name}"):
             model = create(name)
             _fit(model, features, features.last_cutoff.t, progress)
@@ -255,7 +346,11 @@ def _fit(model: Model, features: Features, end_t: int, progress: Progress) -> No
 
 
 def _forecast(
-    features: Features, current: ledger.Run, models: Sequence[Model], progress: Progress
+    features: Features,
+    current: ledger.Run,
+    models: Sequence[Model],
+    combined: ensemble.Ensemble | None,
+    progress: Progress,
 ) -> None:
     """Stage every model's forecasts and explanations at the last cutoff."""
     cutoff_t = features.last_cutoff.t
@@ -265,6 +360,19 @@ def _forecast(
             explained = model.explain(features, cutoff_t)
             if explained is not None:
                 current.stage("explanations", explained, model=model.name)
+    if combined is None:
+        return
+    with progress.phase(f"forecast {ENSEMBLE}"):
+        tables = [current.staged("forecasts", model=name) for name in combined.members]
+        about = _actuals(features, cutoff_t)
+        for name, table in zip(combined.members, tables, strict=True):
+            _check_keys(table, about, name)
+        lead_bucket = features.settings.lead_bucket
+        rows = combined.combine(
+            ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
+        )
+        table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
+        current.stage("forecasts", table, model=ENSEMBLE)
 
 
 def _build(workspace: Workspace, part: Sequence[str], select: Sequence[str], phase: str) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trendcast.features import Features
 
 BASELINE = "seasonal_naive"
+# Combines the others, so it is no Model of its own: see trendcast.ensemble.
+ENSEMBLE = "ensemble"
 
 _CLASSES = {
     "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
@@ -58,8 +60,8 @@ class Model(Protocol):
 
 
 def model_names() -> list[str]:
-    """Names of all models, the baseline first."""
-    return list(_CLASSES)
+    """Names of all models, the baseline first and the ensemble of the others last."""
+    return [*_CLASSES, ENSEMBLE]
 
 
 def create(name: str) -> Model:

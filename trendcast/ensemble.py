@@ -1,0 +1,387 @@
+"""Combines the models' forecasts with weights learnt on backtests, and corrects how wide they are.
+
+Quantiles are averaged level by level (Vincentization; Lichtendahl, Grushka-Cockayne & Winkler, Is it better to
+average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the pinball loss per
+demand class and lead bucket. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
+weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016).
+
+The distance of each quantile from the median is then scaled so that it covered what it promised: split-conformal
+prediction on normalised residuals (Romano, Patterson & Candes, Conformalized quantile regression, NeurIPS 2019), on forecasts
+of the ensemble itself that were made without knowing what came.
+
+Nothing is learnt from a target later than the cutoff served. Shapes: M members, R rows, Q quantile levels, C classes,
+B lead buckets.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from trendcast.errors import ArtifactError, DataError
+from trendcast.models.base import QUANTILES
+from trendcast.models.tables import QUANTILE_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    Array = npt.NDArray[np.float64]
+    IntArray = npt.NDArray[np.int64]
+
+NAME = "ensemble"
+FORMAT = 1
+ALL = "all"
+MEDIAN = QUANTILES.index(0.5)
+LEVELS = np.array(QUANTILES)
+MAX_ROWS = 10_000  # rows a set of weights is learnt from, at most
+STEPS = 120
+# Evidence is worth as much as the prior when it has this many rows, or spans this many horizons: what one
+# month favours the next may not, however many rows it has.
+PRIOR_ROWS = 2_000
+PRIOR_HORIZONS = 2
+EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
+SCALE_LIMITS = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Forecasts of all members on the same rows, or of the ensemble alone (M = 1).
+
+    Parameters
+    ----------
+    quantiles : array [M, R, Q]
+    mean : array [M, R]
+    demand_class : array [R], text
+    lead : array [R]
+    actual : array [R]
+        NaN where unknown.
+    lead_bucket : int
+        Leads that share weights.
+    """
+
+    quantiles: Array
+    mean: Array
+    demand_class: npt.NDArray[np.str_]
+    lead: IntArray
+    actual: Array
+    lead_bucket: int
+
+    @classmethod
+    def of(
+        cls, tables: Sequence[pa.Table], about: pa.Table, lead_bucket: int, *, counts: bool
+    ) -> Rows:
+        """Read the members' forecasts, ordered alike, and what is known of their rows.
+
+        Quantiles of counts are made whole before they are compared: a 90% quantile of 0.4 units is 0 in practice, and
+        a member should not look better or worse for saying 0.4.
+        """
+        quantiles = np.stack([_quantiles(table) for table in tables])
+        return cls(
+            quantiles=np.rint(quantiles) if counts else quantiles,
+            mean=np.stack([_floats(table, "mean") for table in tables]),
+            demand_class=np.array(about.column("demand_class").to_pylist(), dtype=np.str_),
+            lead=_floats(about, "lead").astype(np.int64),
+            actual=_floats(about, "actual"),
+            lead_bucket=lead_bucket,
+        )
+
+    def __len__(self) -> int:
+        return len(self.lead)
+
+    @property
+    def bucket(self) -> IntArray:
+        """Lead bucket of each row, from 1, [R]."""
+        return (self.lead - 1) // self.lead_bucket + 1
+
+    def take(self, rows: npt.NDArray[Any]) -> Rows:
+        """Return some of the rows."""
+        return replace(
+            self,
+            quantiles=self.quantiles[:, rows],
+            mean=self.mean[:, rows],
+            demand_class=self.demand_class[rows],
+            lead=self.lead[rows],
+            actual=self.actual[rows],
+        )
+
+    def thinned(self) -> Rows:
+        """Return a sample to learn from, for a panel of any size."""
+        if len(self) <= EVIDENCE_ROWS:
+            return self
+        rng = np.random.default_rng(0)
+        return self.take(np.sort(rng.choice(len(self), EVIDENCE_ROWS, replace=False)))
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of several cutoffs as one."""
+    return Rows(
+        quantiles=np.concatenate([p.quantiles for p in parts], axis=1),
+        mean=np.concatenate([p.mean for p in parts], axis=1),
+        demand_class=np.concatenate([p.demand_class for p in parts]),
+        lead=np.concatenate([p.lead for p in parts]),
+        actual=np.concatenate([p.actual for p in parts]),
+        lead_bucket=parts[0].lead_bucket,
+    )
+
+
+@dataclass
+class Ensemble:
+    """Weights and widths, by demand class and lead bucket.
+
+    Parameters
+    ----------
+    members
+        Names of the models combined.
+    counts
+        Demand comes in whole units, and so do its quantiles.
+    weights
+        "class:bucket" to one weight a member; ``all`` stands for classes without evidence of their own.
+    scales
+        "class:bucket" to one factor a quantile level.
+    n_rows
+        Rows behind each set of weights.
+    """
+
+    members: tuple[str, ...]
+    counts: bool
+    weights: dict[str, list[float]] = field(default_factory=dict)
+    scales: dict[str, list[float]] = field(default_factory=dict)
+    n_rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> Array:
+        """One weight a member, all the same."""
+        return np.full(len(self.members), 1 / len(self.members))
+
+    def learn(self, rows: Rows, n_horizons: float) -> None:
+        """Learn the weights from members' forecasts and what happened over some horizons."""
+        for key, index, parent in _segments(rows):
+            prior = np.array(self.weights.get(parent, self.equal)) if parent else self.equal
+            sample = index[:: -(-len(index) // MAX_ROWS)]
+            found = _simplex_weights(rows.quantiles[:, sample], rows.actual[sample], prior)
+            share = _share(len(index), n_horizons)
+            self.weights[key] = (share * found + (1 - share) * prior).tolist()
+            self.n_rows[key] = len(index)
+
+    def calibrate(self, rows: Rows, n_horizons: float) -> None:
+        """Learn the widths from the ensemble's own forecasts (M = 1), not yet scaled, and what happened."""
+        self.scales = {}
+        for key, index, parent in _segments(rows):
+            prior = np.log(self.scales[parent]) if parent else np.zeros(len(LEVELS))
+            found = np.log(_scales(rows.quantiles[0, index], rows.actual[index]))
+            share = _share(len(index), n_horizons)
+            self.scales[key] = np.exp(share * found + (1 - share) * prior).tolist()
+
+    def combine(self, rows: Rows) -> Rows:
+        """Return the weighted forecasts, not scaled and not rounded; as rows of one member."""
+        weights = _look_up(self.weights, rows, self.equal)
+        return replace(
+            rows,
+            quantiles=np.einsum("rm,mrq->rq", weights, rows.quantiles)[None],
+            mean=np.einsum("rm,mr->r", weights, rows.mean)[None],
+        )
+
+    def finish(self, combined: Rows) -> Array:
+        """Return the quantiles to serve, [R, Q]: scaled about the median, ordered, never negative."""
+        scales = _look_up(self.scales, combined, np.ones(len(LEVELS)))
+        quantiles = combined.quantiles[0]
+        median = quantiles[:, [MEDIAN]]
+        out = np.maximum(median + scales * (quantiles - median), 0)
+        if self.counts:
+            out = np.rint(out)
+        # Neighbouring levels have factors of their own, which may bring them out of order.
+        out[:, MEDIAN:] = np.maximum.accumulate(out[:, MEDIAN:], axis=1)
+        out[:, MEDIAN::-1] = np.minimum.accumulate(out[:, MEDIAN::-1], axis=1)
+        return np.asarray(out)
+
+    def weights_table(self, n_buckets: int) -> pa.Table:
+        """Return one row per demand class, lead bucket and member; equal weights where nothing was learnt."""
+        equal = {f"{ALL}:{bucket}": self.equal.tolist() for bucket in range(1, n_buckets + 1)}
+        rows = [
+            {
+                "demand_class": key.rsplit(":", 1)[0],
+                "lead_bucket": int(key.rsplit(":", 1)[1]),
+                "member": member,
+                "weight": weight,
+                "n_rows": self.n_rows.get(key, 0),
+            }
+            for key, weights in (self.weights or equal).items()
+            for member, weight in zip(self.members, weights, strict=True)
+        ]
+        return pa.Table.from_pylist(
+            rows,
+            schema=pa.schema(
+                [
+                    ("demand_class", pa.string()),
+                    ("lead_bucket", pa.int32()),
+                    ("member", pa.string()),
+                    ("weight", pa.float64()),
+                    ("n_rows", pa.int64()),
+                ]
+            ),
+        )
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write ``ensemble.json``."""
+        path = directory / "ensemble.json"
+        path.write_text(
+            json.dumps({"format": FORMAT} | self.__dict__, default=list, indent=1, sort_keys=True)
+        )
+        return [path]
+
+    @classmethod
+    def load(cls, directory: Path) -> Ensemble:
+        """Read what ``save`` wrote."""
+        path = directory / "ensemble.json"
+        data = json.loads(path.read_text())
+        if data.pop("format", None) != FORMAT:
+            raise ArtifactError(f"{path} is of another version than {FORMAT}. Train again.")
+        return cls(**(data | {"members": tuple(data["members"])}))
+
+
+class Backtest:
+    """Walks from the oldest cutoff to the newest: what is learnt for one comes from the older ones alone.
+
+    Parameters
+    ----------
+    members
+        Names of the models combined.
+    counts
+        Demand comes in whole units.
+    horizon
+        In periods.
+    """
+
+    def __init__(self, members: Sequence[str], *, counts: bool, horizon: int) -> None:
+        self.members = tuple(members)
+        self.counts = counts
+        self.horizon = horizon
+        self._past: list[tuple[int, Rows, Rows]] = []  # cutoff, members, the ensemble's own
+
+    def ensemble(self, cutoff_t: int) -> Ensemble:
+        """Return the ensemble for a cutoff: learnt from targets up to it, equal weights where there are none."""
+        found = Ensemble(self.members, self.counts)
+        members, own, first = [], [], cutoff_t
+        for t, rows, combined in self._past:
+            known = np.flatnonzero(rows.lead <= cutoff_t - t)
+            if len(known):
+                members.append(rows.take(known))
+                own.append(combined.take(known))
+                first = min(first, t)
+        if members:
+            n_horizons = min(len(members), (cutoff_t - first) / self.horizon)
+            found.learn(concatenate(members), n_horizons)
+            found.calibrate(concatenate(own), n_horizons)
+        return found
+
+    def score(self, cutoff_t: int, rows: Rows) -> tuple[Ensemble, Rows]:
+        """Combine the members' forecasts of a cutoff, newer than all before, and remember what came of them."""
+        found = self.ensemble(cutoff_t)
+        combined = found.combine(rows)
+        kept = rows.thinned()
+        self._past.append((cutoff_t, kept, found.combine(kept)))
+        return found, combined
+
+
+def table_of(keys: pa.Table, mean: Array, quantiles: Array) -> pa.Table:
+    """Return forecasts as a table with the ledger's columns, keys as in another model's table."""
+    columns = {name: keys.column(name) for name in ("series_id", "cutoff", "target_date", "lead")}
+    columns["mean"] = pa.array(mean)
+    for k, name in enumerate(QUANTILE_NAMES):
+        columns[name] = pa.array(np.ascontiguousarray(quantiles[:, k]))
+    return pa.table(columns)
+
+
+# --- The small sums ---
+
+
+def _segments(rows: Rows) -> list[tuple[str, IntArray, str | None]]:
+    """Return key, rows and parent of every lead bucket, whole and then by demand class."""
+    found: list[tuple[str, IntArray, str | None]] = []
+    for bucket in np.unique(rows.bucket):
+        there = np.flatnonzero(rows.bucket == bucket)
+        parent = f"{ALL}:{bucket}"
+        found.append((parent, there, None))
+        for name in np.unique(rows.demand_class[there]):
+            found.append((f"{name}:{bucket}", there[rows.demand_class[there] == name], parent))
+    return found
+
+
+def _share(n_rows: int, n_horizons: float) -> float:
+    """Return how far to go from the prior towards what the evidence says."""
+    return n_rows / (n_rows + PRIOR_ROWS) * n_horizons / (n_horizons + PRIOR_HORIZONS)
+
+
+def _look_up(table: Mapping[str, Sequence[float]], rows: Rows, default: Array) -> Array:
+    """Return each row's entry: its class's, else its lead bucket's, else the nearest bucket's, else the default."""
+    out = np.empty((len(rows), len(default)))
+    names, where = np.unique(rows.demand_class, return_inverse=True)
+    known = sorted({int(key.rsplit(":", 1)[1]) for key in table})
+    for bucket in np.unique(rows.bucket):
+        # Folds closer together than the horizon know nothing of the farthest leads.
+        near = min(known, key=lambda k: abs(k - int(bucket)), default=int(bucket))
+        for j, name in enumerate(names):
+            entry = table.get(f"{name}:{near}", table.get(f"{ALL}:{near}", default))
+            out[(rows.bucket == bucket) & (where == j)] = entry
+    return out
+
+
+def _simplex_weights(quantiles: Array, actual: Array, start: Array) -> Array:
+    """Minimise the mean pinball loss over the simplex by exponentiated gradient (Kivinen & Warmuth 1997).
+
+    Parameters
+    ----------
+    quantiles : array [M, R, Q]
+    actual : array [R]
+    start : array [M]
+        Where to begin.
+    """
+    size = np.mean(np.abs(actual)) + np.mean(np.abs(quantiles)) + 1e-12
+    weights = 0.9 * start + 0.1 / len(start)  # a weight of 0 would stay 0
+    best, best_loss = weights, np.inf
+    for step in range(STEPS):
+        combined = np.tensordot(weights, quantiles, axes=1)  # [R, Q]
+        error = actual[:, None] - combined
+        loss = float(np.mean(np.maximum(LEVELS * error, (LEVELS - 1) * error)))
+        if loss < best_loss:
+            best, best_loss = weights, loss
+        slope = np.where(error < 0, 1 - LEVELS, -LEVELS) / error.size
+        gradient = np.array([float(np.sum(slope * member)) for member in quantiles]) / size
+        weights = weights * np.exp(-20 / np.sqrt(1 + step) * (gradient - gradient.mean()))
+        weights = weights / weights.sum()
+    return best
+
+
+def _scales(quantiles: Array, actual: Array) -> Array:
+    """Return for each level the factor on its distance from the median that would have covered as promised, [Q]."""
+    scales = np.ones(len(LEVELS))
+    for k, level in enumerate(LEVELS):
+        distance = quantiles[:, k] - quantiles[:, MEDIAN]
+        apart = np.abs(distance) > 1e-9
+        n = int(apart.sum())
+        if k == MEDIAN or n < 50:
+            continue
+        ratio = (actual[apart] - quantiles[apart, MEDIAN]) / np.abs(distance[apart])
+        tail = level if level > 0.5 else 1 - level
+        rank = min(1.0, np.ceil((n + 1) * tail) / n)
+        signed = ratio if level > 0.5 else -ratio
+        scales[k] = np.clip(np.quantile(signed, rank), *SCALE_LIMITS)
+    return scales
+
+
+def _quantiles(table: pa.Table) -> Array:
+    """Return the quantiles of a table, [R, Q]."""
+    return np.column_stack([_floats(table, name) for name in QUANTILE_NAMES])
+
+
+def _floats(table: pa.Table, name: str) -> Array:
+    values: Array = table.column(name).cast(pa.float64()).to_numpy()
+    if name in ("mean", *QUANTILE_NAMES) and np.isnan(values).any():
+        raise DataError(f"A forecast to be combined has no {name} in some row.")
+    return values
