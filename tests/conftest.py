@@ -35,6 +35,7 @@ ORDER_COLUMNS = (
 )
 # The smallest LSTM that still goes through every step of training.
 SMALL_LSTM = {"steps_per_epoch": 10, "max_epochs": 2, "units": 16, "hidden": 16}
+SMALL_LIGHTGBM = {"max_rows": 20_000, "max_rounds": 30, "train_cutoffs": 12}
 
 Rows = Any  # list of dicts, pyarrow table or pandas frame
 
@@ -199,8 +200,8 @@ def project(manifest: dict[str, Any]) -> Project:
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """The demo shop after one real `trendcast run` with a small LSTM; read it, and leave it as it is."""
-    shop = Shop(tmp_path_factory.mktemp("demo"), {"lstm": SMALL_LSTM})
+    """The demo shop after one real `trendcast run` with small models; read it, and leave it as it is."""
+    shop = Shop(tmp_path_factory.mktemp("demo"), {"lstm": SMALL_LSTM, "lightgbm": SMALL_LIGHTGBM})
     done = shop.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return shop

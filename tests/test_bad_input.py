@@ -162,7 +162,7 @@ def marts(shop: Shop) -> dict[str, str]:
     tables = shop.query(
         "select table_schema || '.' || table_name as name from information_schema.tables "
         "where table_schema = 'analytics_marts' "
-        "or table_name in ('forecasts', 'backtests', 'coefficients', 'explanations')"
+        "or table_name in ('forecasts', 'backtests', 'coefficients', 'explanations', 'weights')"
     )
     names = sorted(row["name"] for row in tables)
     assert "analytics_marts.fct_forecasts" in names

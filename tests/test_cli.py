@@ -25,6 +25,7 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = ("demo", "run", "train", "forecast", "backtest", "runs", "doctor", "audit")
+MODELS = ["seasonal_naive", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
 
@@ -115,7 +116,7 @@ def test_unknown_model_suggests_and_lists_the_valid_ones(small_run: Shop) -> Non
     done = small_run.run("run", "--model", "ridge", "--model", "lstmm")
     assert done.returncode == 2
     assert "Unknown model 'lstmm'. Did you mean 'lstm'?" in done.stderr
-    assert "Valid: seasonal_naive, ridge, lstm" in done.stderr
+    assert "Valid: seasonal_naive, ridge, lightgbm, lstm, ensemble" in done.stderr
 
 
 def test_a_selection_of_nothing_lists_what_there_is(small_run: Shop) -> None:
@@ -230,9 +231,9 @@ def test_a_step_says_what_it_wrote(small_run: Shop, copied: Callable[[Shop], Sho
 def test_run_serves_every_series_of_the_demo(demo_run: Shop) -> None:
     (run,) = demo_run.query("select * from analytics_trendcast.runs")
     assert (run["status"], run["command"]) == ("committed", "run")
-    assert json.loads(run["models"]) == ["seasonal_naive", "ridge", "lstm"]
+    assert json.loads(run["models"]) == MODELS
     n = run["n_series"]
-    assert run["forecasts_rows"] == 3 * n * run["horizon"]
+    assert run["forecasts_rows"] == len(MODELS) * n * run["horizon"]
     (served,) = demo_run.query(
         "select count(distinct series_id) as n, count(*) as rows from analytics_marts.fct_forecasts"
     )
@@ -259,7 +260,7 @@ def test_a_second_demo_says_that_nothing_has_changed(demo_run: Shop) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Nothing has changed since the last run")
     assert RUN_ID.search(done.stdout)
-    for name in ("ridge", "lstm", "seasonal_naive", "fct_forecasts"):
+    for name in (*MODELS, "fct_forecasts"):
         assert name in done.stdout
     assert demo_run.path.read_bytes() == before
 
@@ -269,7 +270,7 @@ def test_runs_lists_the_run(demo_run: Shop) -> None:
     done = demo_run.run("runs")
     assert done.returncode == 0
     assert run["run_id"] in done.stdout
-    assert "seasonal_naive, ridge, lstm" in done.stdout
+    assert ", ".join(MODELS) in done.stdout
 
 
 @pytest.fixture

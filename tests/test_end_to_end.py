@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import SMALL_LSTM, Shop
 
 HORIZON, FOLDS = 28, 3
+MODELS = ("seasonal_naive", "ridge", "lightgbm", "lstm", "ensemble")
 
 
 def test_every_series_has_a_forecast_for_every_lead(demo_run: Shop) -> None:
@@ -37,7 +38,7 @@ def test_backtest_holds_every_model_at_every_cutoff_beside_what_happened(demo_ru
         group by 1, 2
         """
     )
-    assert len(rows) == 3 * FOLDS
+    assert len(rows) == len(MODELS) * FOLDS
     assert all(
         r["n"] == r["known"] > 8000 and r["true_actuals"] and r["after_cutoff"] for r in rows
     )
@@ -86,13 +87,47 @@ def test_each_class_is_served_by_its_champion(demo_run: Shop) -> None:
     assert wrong == []
 
 
+def test_the_ensemble_of_a_fold_is_as_its_weights_say(demo_run: Shop) -> None:
+    """The mean by hand from the ledger's weights and the members' rows; the oldest fold has nothing to learn from."""
+    rows = demo_run.query(
+        """
+        with weighted as (
+            select b.fold, b.series_id, b.lead, sum(w.weight * b.mean) as mean, count(*) as members
+            from analytics_trendcast.backtests as b
+            join analytics_trendcast.weights as w
+                on b.model = w.member and b.fold = w.fold and w.lead_bucket = (b.lead + 6) // 7
+                and w.demand_class = case when b.fold = 3 then 'all' else b.demand_class end
+            group by 1, 2, 3
+        )
+        select e.fold, max(abs(e.mean - weighted.mean)) as apart, min(members) as members
+        from analytics_trendcast.backtests as e
+        join weighted using (fold, series_id, lead)
+        where e.model = 'ensemble' group by 1 order by 1
+        """
+    )
+    assert [r["fold"] for r in rows] == [1, 2, 3]
+    assert all(r["apart"] < 1e-9 and r["members"] == 3 for r in rows)
+    oldest = demo_run.query(
+        "select distinct weight, n_rows from analytics_trendcast.weights where fold = 3"
+    )
+    assert oldest == [{"weight": pytest.approx(1 / 3), "n_rows": 0}]
+    (served,) = demo_run.query(
+        "select min(n_rows) as n from analytics_trendcast.weights where fold = 0"
+    )
+    assert served["n"] > 0
+
+
 def test_the_run_records_what_repeats_it(demo_run: Shop) -> None:
     (run,) = demo_run.query("select * from analytics_trendcast.runs where command = 'run'")
     assert run["status"] == "committed"
     assert json.loads(run["settings"])["lstm"] == SMALL_LSTM
     assert {"duckdb", "tensorflow", "trendcast"} <= set(json.loads(run["versions"]))
     assert len(run["data_fingerprint"]) == len(run["config_fingerprint"]) == 64
-    assert {a["path"].rsplit(".", 1)[1] for a in json.loads(run["artifacts"])} == {"json", "keras"}
+    assert {a["path"].rsplit(".", 1)[1] for a in json.loads(run["artifacts"])} == {
+        "json",
+        "keras",
+        "txt",
+    }
     assert run["finished_at"] > run["started_at"]
 
 
@@ -127,13 +162,14 @@ def test_a_repeated_run_gives_identical_forecasts(
 
 
 @pytest.mark.slow
-def test_with_default_settings_both_models_beat_the_baseline(
+def test_with_default_settings_every_model_beats_the_baseline_and_the_ensemble_all(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     shop = Shop(tmp_path_factory.mktemp("whole_demo"))
     summary = shop.json("run")
     wape = {row["model"]: row["wape"] for row in summary["accuracy"]}
     wql = {row["model"]: row["wql"] for row in summary["accuracy"]}
-    for model in ("ridge", "lstm"):
+    for model in MODELS[1:]:
         assert wape[model] < 0.85 * wape["seasonal_naive"]
         assert wql[model] < 0.85 * wql["seasonal_naive"]
+        assert wql["ensemble"] <= wql[model]

@@ -116,7 +116,13 @@ def test_commit_writes_every_row_and_the_run(
     assert count(warehouse, "forecasts") == 0
     run.commit(warehouse, ledger_project)
 
-    for table, n in {"forecasts": 4, "backtests": 2, "coefficients": 1, "explanations": 0}.items():
+    for table, n in {
+        "forecasts": 4,
+        "backtests": 2,
+        "coefficients": 1,
+        "explanations": 0,
+        "weights": 0,
+    }.items():
         assert count(warehouse, table) == n
         keys = warehouse.query(f"select distinct run_id from {table}").to_pylist()
         assert keys == ([{"run_id": run.run_id}] if n else [])
@@ -126,7 +132,7 @@ def test_commit_writes_every_row_and_the_run(
     (row,) = ledger.runs(warehouse, ledger_project)
     assert (row["run_id"], row["command"], row["status"]) == (run.run_id, "train", "committed")
     told = [row[f"{table}_rows"] for table in ledger.ROW_TABLES]
-    assert told == [4, 2, 1, 0]
+    assert told == [4, 2, 1, 0, 0]
     assert (row["horizon"], row["cutoff"], row["error"]) == (1, None, None)
     assert row["started_at"] <= row["finished_at"]
     (artifact,) = json.loads(row["artifacts"])
@@ -447,7 +453,7 @@ def test_nothing_is_committed_on_a_full_disk(
         run.stage("coefficients", coefficients(), model="ridge")
     assert not run.directory.exists()
     with workspace.connect() as warehouse:
-        assert [count(warehouse, table) for table in ledger.ROW_TABLES] == [0] * 4
+        assert [count(warehouse, table) for table in ledger.ROW_TABLES] == [0] * 5
         (row,) = ledger.runs(warehouse, workspace.project)
     assert (row["status"], row["run_id"]) == ("failed", run.run_id)
     assert "No space left" in row["error"]

@@ -342,7 +342,7 @@ def _simplex_weights(quantiles: Array, actual: Array, start: Array) -> Array:
     start : array [M]
         Where to begin.
     """
-    size = np.mean(np.abs(actual)) + np.mean(np.abs(quantiles)) + 1e-12
+    steepest = 1e-300
     weights = 0.9 * start + 0.1 / len(start)  # a weight of 0 would stay 0
     best, best_loss = weights, np.inf
     for step in range(STEPS):
@@ -352,8 +352,11 @@ def _simplex_weights(quantiles: Array, actual: Array, start: Array) -> Array:
         if loss < best_loss:
             best, best_loss = weights, loss
         slope = np.where(error < 0, 1 - LEVELS, -LEVELS) / error.size
-        gradient = np.array([float(np.sum(slope * member)) for member in quantiles]) / size
-        weights = weights * np.exp(-20 / np.sqrt(1 + step) * (gradient - gradient.mean()))
+        gradient = np.array([float(np.sum(slope * member)) for member in quantiles])
+        gradient -= gradient.mean()
+        # In units of the steepest slope met, so that the unit of demand does not matter.
+        steepest = max(steepest, float(np.max(np.abs(gradient))))
+        weights = weights * np.exp(-2 / np.sqrt(1 + step) * gradient / steepest)
         weights = weights / weights.sum()
     return best
 

@@ -1,0 +1,232 @@
+"""Weights on the simplex, quantiles in order, and nothing learnt from what came later."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trendcast.ensemble import LEVELS, Backtest, Ensemble, Rows, _simplex_weights, concatenate
+from trendcast.errors import ArtifactError
+from trendcast.models.base import QUANTILES
+
+Q, HORIZON, BUCKET = len(QUANTILES), 8, 4
+CLASSES = np.array(["smooth", "lumpy"])
+
+
+def rows_of(
+    rng: np.random.Generator, n_series: int = 60, widths: tuple[float, ...] = (1.0, 1.0, 3.0)
+) -> Rows:
+    """Members whose median is off by noise of its own size, around a truth known to none."""
+    n = n_series * HORIZON
+    truth = rng.gamma(3, 4, n)
+    actual = np.maximum(truth + rng.normal(0, 2, n), 0)
+    steps = np.array([-2.0, -1.6, -1.3, -0.7, 0, 0.7, 1.3, 1.6, 2.0]) * 2
+    mean = np.stack([np.maximum(truth + rng.normal(0, w, n), 0) for w in widths])
+    return Rows(
+        quantiles=np.maximum(mean[:, :, None] + steps, 0),
+        mean=mean,
+        demand_class=np.repeat(CLASSES[np.arange(n_series) % 2], HORIZON),
+        lead=np.tile(np.arange(1, HORIZON + 1), n_series),
+        actual=actual,
+        lead_bucket=BUCKET,
+    )
+
+
+def learnt(rows: Rows, n_horizons: float = 3, members: int = 3) -> Ensemble:
+    ensemble = Ensemble(tuple("abcdef"[:members]), counts=False)
+    ensemble.learn(rows, n_horizons)
+    return ensemble
+
+
+# --- Weights ---
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    widths=st.lists(st.floats(0, 20), min_size=2, max_size=4),
+    scale=st.sampled_from([1e-3, 1.0, 1e6]),
+)
+def test_weights_lie_on_the_simplex(seed: int, widths: list[float], scale: float) -> None:
+    rows = rows_of(np.random.default_rng(seed), 10, tuple(widths))
+    rows = dataclasses.replace(
+        rows, quantiles=rows.quantiles * scale, mean=rows.mean * scale, actual=rows.actual * scale
+    )
+    ensemble = learnt(rows, members=len(widths))
+    assert set(ensemble.weights) == {f"{c}:{b}" for c in ("all", *CLASSES) for b in (1, 2)}
+    for weights in ensemble.weights.values():
+        assert sum(weights) == pytest.approx(1)
+        assert min(weights) >= 0
+
+
+def test_the_better_member_gets_more_and_the_unit_does_not_matter() -> None:
+    rows = rows_of(np.random.default_rng(1), 2000, (0.2, 2.0, 6.0))
+    weights = learnt(rows, 100).weights["all:1"]
+    assert (
+        weights[0] > 0.65
+    )  # the whole of it but for the prior's fifth, and what averaging is worth
+    assert weights[0] > weights[1] > weights[2] - 1e-9
+    tons = dataclasses.replace(
+        rows, quantiles=rows.quantiles / 1e6, mean=rows.mean / 1e6, actual=rows.actual / 1e6
+    )
+    assert learnt(tons, 100).weights["all:1"] == pytest.approx(weights, abs=1e-6)
+
+
+@pytest.mark.parametrize("widths", [(1.0, 1.5), (0.2, 4.0), (3.0, 0.5)])
+def test_the_descent_finds_the_best_of_a_grid(widths: tuple[float, float]) -> None:
+    rows = rows_of(np.random.default_rng(3), 300, widths)
+
+    def loss(share: float) -> float:
+        error = rows.actual[:, None] - np.tensordot([share, 1 - share], rows.quantiles, axes=1)
+        return float(np.mean(np.maximum(LEVELS * error, (LEVELS - 1) * error)))
+
+    grid = np.linspace(0, 1, 101)
+    losses = [loss(share) for share in grid]
+    found = _simplex_weights(rows.quantiles, rows.actual, np.array([0.5, 0.5]))
+    assert loss(found[0]) < min(losses) * 1.001
+
+
+def test_little_evidence_leaves_the_weights_nearly_equal() -> None:
+    rows = rows_of(np.random.default_rng(1), 4, (0.2, 2.0, 6.0))
+    for weights in learnt(rows, 1).weights.values():
+        assert weights == pytest.approx([1 / 3] * 3, abs=0.02)
+    none = Ensemble(("a", "b"), counts=False)
+    table = none.weights_table(2).to_pylist()
+    assert {(r["demand_class"], r["lead_bucket"], r["weight"], r["n_rows"]) for r in table} == {
+        ("all", 1, 0.5, 0),
+        ("all", 2, 0.5, 0),
+    }
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_equal_members_give_the_member(seed: int) -> None:
+    rows = rows_of(np.random.default_rng(seed), 20, (1.0,))
+    three = dataclasses.replace(
+        rows, quantiles=np.repeat(rows.quantiles, 3, axis=0), mean=np.repeat(rows.mean, 3, axis=0)
+    )
+    ensemble = learnt(three)
+    for weights in ensemble.weights.values():
+        assert weights == pytest.approx([1 / 3] * 3)
+    combined = ensemble.combine(three)
+    np.testing.assert_allclose(combined.mean[0], rows.mean[0])
+    np.testing.assert_allclose(ensemble.finish(combined), rows.quantiles[0])
+
+
+def test_a_class_never_seen_takes_the_weights_of_all_and_a_far_lead_those_of_the_nearest() -> None:
+    ensemble = Ensemble(("a", "b"), counts=False, weights={"all:1": [1.0, 0.0], "smooth:1": [0, 1]})
+    rows = rows_of(
+        np.random.default_rng(0), 2, (1.0, 1.0)
+    )  # smooth and lumpy, lead buckets 1 and 2
+    combined = ensemble.combine(rows)
+    smooth = rows.demand_class == "smooth"
+    np.testing.assert_array_equal(combined.mean[0][smooth], rows.mean[1][smooth])
+    np.testing.assert_array_equal(combined.mean[0][~smooth], rows.mean[0][~smooth])
+
+
+# --- Widths ---
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), narrow=st.floats(0, 3), counts=st.booleans())
+def test_scaling_keeps_order_and_sign(seed: int, narrow: float, counts: bool) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rows_of(rng, 30, (1.0, 2.0))
+    median = rows.quantiles[:, :, [4]]
+    rows = dataclasses.replace(
+        rows, quantiles=np.maximum(median + narrow * (rows.quantiles - median), 0)
+    )
+    ensemble = Ensemble(("a", "b"), counts)
+    combined = ensemble.combine(rows)
+    ensemble.calibrate(combined, 50)
+    quantiles = ensemble.finish(ensemble.combine(rows_of(rng, 30, (1.0, 2.0))))
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert (quantiles >= 0).all()
+    if counts:
+        np.testing.assert_array_equal(quantiles, np.rint(quantiles))
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.7])
+def test_intervals_of_the_wrong_width_cover_after_all(factor: float) -> None:
+    rng = np.random.default_rng(5)
+    past, future = rows_of(rng, 8000, (0.1,)), rows_of(rng, 1500, (0.1,))
+
+    def wrong(rows: Rows) -> Rows:
+        median = rows.quantiles[:, :, [4]]
+        return dataclasses.replace(
+            rows, quantiles=np.maximum(median + factor * (rows.quantiles - median), 0)
+        )
+
+    ensemble = Ensemble(("a",), counts=False)
+    ensemble.calibrate(wrong(past), 50)
+    quantiles = ensemble.finish(wrong(future))
+    for low, high, share in ((2, 6, 0.8), (0, 8, 0.95)):
+        inside = (future.actual >= quantiles[:, low]) & (future.actual <= quantiles[:, high])
+        assert inside.mean() == pytest.approx(share, abs=0.02)
+
+
+# --- What it may know ---
+
+
+def walked(folds: dict[int, Rows], last_t: int) -> dict[int, Ensemble]:
+    walk = Backtest(["a", "b", "c"], counts=False, horizon=HORIZON)
+    found = {t: walk.score(t, rows)[0] for t, rows in sorted(folds.items())}
+    return found | {last_t: walk.ensemble(last_t)}
+
+
+@pytest.mark.parametrize("step", [3, HORIZON])
+def test_scrambling_later_folds_changes_nothing_earlier(step: int) -> None:
+    rng = np.random.default_rng(7)
+    folds = {t: rows_of(rng) for t in range(0, 4 * step, step)}
+    before = walked(folds, 4 * step)
+    for scrambled in folds:
+        other = dict(folds)
+        for t in folds:
+            # What comes after the cutoff `scrambled`: whole folds, and the later targets of earlier ones.
+            late = folds[t].lead > scrambled - t
+            actual = np.where(late, rng.uniform(0, 1e6, len(late)), folds[t].actual)
+            other[t] = dataclasses.replace(folds[t], actual=actual)
+        after = walked(other, 4 * step)
+        for t in folds:
+            assert (after[t] == before[t]) or t > scrambled
+        assert after[4 * step] != before[4 * step]
+
+
+def test_the_oldest_fold_knows_nothing_and_the_next_only_that() -> None:
+    rng = np.random.default_rng(8)
+    folds = {t: rows_of(rng) for t in (0, HORIZON, 2 * HORIZON)}
+    found = walked(folds, 3 * HORIZON)
+    assert (found[0].weights, found[0].scales) == ({}, {})
+    n = len(folds[0])
+    assert [sum(v for k, v in found[t].n_rows.items() if k.startswith("all")) for t in found] == [
+        0,
+        n,
+        2 * n,
+        3 * n,
+    ]
+
+
+def test_evidence_is_a_sample_of_fixed_size() -> None:
+    rows = rows_of(np.random.default_rng(0), 5, (1.0, 1.0))
+    big = concatenate([rows] * 6000)
+    kept = big.thinned()
+    assert len(kept) == 200_000
+    np.testing.assert_array_equal(kept.actual, big.thinned().actual)
+
+
+# --- Files ---
+
+
+def test_a_stored_ensemble_is_the_same(tmp_path: Path) -> None:
+    ensemble = learnt(rows_of(np.random.default_rng(2)))
+    ensemble.calibrate(ensemble.combine(rows_of(np.random.default_rng(3))), 2)
+    (path,) = ensemble.save(tmp_path)
+    assert Ensemble.load(tmp_path) == ensemble
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    with pytest.raises(ArtifactError, match="Train again"):
+        Ensemble.load(tmp_path)
