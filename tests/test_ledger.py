@@ -182,7 +182,7 @@ def test_a_commit_that_fails_leaves_nothing(
         run.header["no_such_column"] = 1
     with pytest.raises(WarehouseError, match="no_such_column"):
         run.commit(warehouse, ledger_project)
-    assert [count(warehouse, table) for table in TABLES] == [0] * 5
+    assert [count(warehouse, table) for table in TABLES] == [0] * len(TABLES)
 
 
 def test_a_failed_run_says_why_and_keeps_no_rows(
@@ -241,7 +241,7 @@ def test_a_process_killed_inside_a_commit_leaves_nothing(
     assert done.returncode == -signal.SIGKILL, done.stderr
     (orphan,) = artifacts_dir.iterdir()
     with DuckDBWarehouse.open({"path": path}, read_only=False) as warehouse:
-        assert [count(warehouse, table) for table in TABLES] == [0] * 5
+        assert [count(warehouse, table) for table in TABLES] == [0] * len(TABLES)
         assert ledger.sweep(artifacts_dir, warehouse, ledger_project) == [orphan.name]
     assert not orphan.exists()
 
@@ -453,7 +453,9 @@ def test_nothing_is_committed_on_a_full_disk(
         run.stage("coefficients", coefficients(), model="ridge")
     assert not run.directory.exists()
     with workspace.connect() as warehouse:
-        assert [count(warehouse, table) for table in ledger.ROW_TABLES] == [0] * 5
+        assert [count(warehouse, table) for table in ledger.ROW_TABLES] == [0] * len(
+            ledger.ROW_TABLES
+        )
         (row,) = ledger.runs(warehouse, workspace.project)
     assert (row["status"], row["run_id"]) == ("failed", run.run_id)
     assert "No space left" in row["error"]
