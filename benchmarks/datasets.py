@@ -53,6 +53,8 @@ class DataSet:
         SQL of the order lines with the columns its vars name; must have ``ds``.
     vars
         dbt vars beside grain and horizon.
+    mase_season
+        The season MASE scales by, where it is not the season_length: M4 takes 1 for weeks.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DataSet:
     load: Callable[[duckdb.DuckDBPyConnection, Path], None]
     lines: str = "select unique_id as product_id, ds, y from panel where y > 0"
     vars: dict[str, Any] = field(default_factory=dict)
+    mase_season: int | None = None
 
     @property
     def all_vars(self) -> dict[str, Any]:
@@ -96,6 +99,15 @@ class DataSet:
                     f"select * from ({self.lines}) where cast(ds as date) <= ?", over
                 )
             }
+            revenue = None
+            if self.name == "m5":
+                recent = _earlier(cutoff, self.grain, self.horizon)
+                revenue = rows(
+                    "select unique_id, sum(y * sell_price) as y from panel "
+                    "inner join prices using (store_id, item_id, ds) where ds > ? and ds <= ? group by 1",
+                    recent,
+                    cutoff,
+                )
             if self.vars.get("products_table"):
                 tables["products"] = rows("select * from products")
         with duckdb.connect(warehouse, config=CONFIG) as connection:
@@ -103,7 +115,7 @@ class DataSet:
             for name, table in tables.items():
                 connection.register("came", table)
                 connection.execute(f"create table shop.{name} as select * from came")
-        return Split(self, cutoff, train, truth, self.all_vars | {"cutoff": str(over)})
+        return Split(self, cutoff, train, truth, self.all_vars | {"cutoff": str(over)}, revenue)
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,8 @@ class Split:
     train: Any  # pyarrow.Table: unique_id, ds, y
     truth: Any
     vars: dict[str, Any]
+    #: unique_id, y: revenue of the last ``horizon`` periods of training, where the set has prices.
+    revenue: pa.Table | None = None
 
 
 def _earlier(day: dt.date, grain: str, periods: int) -> dt.date:
@@ -268,7 +282,7 @@ DATASETS = {
                 "static_attributes": ["department", "category"],
             },
         ),
-        DataSet("m4_weekly", "week", 13, 52, _m4_weekly),
+        DataSet("m4_weekly", "week", 13, 52, _m4_weekly, mase_season=1),
         # 51 months: folds a quarter apart leave 18 months before the earliest.
         DataSet("carparts", "month", 12, 12, _expsmooth("carparts"), vars={"backtest_step": 3}),
         DataSet("hospital", "month", 12, 12, _expsmooth("hospital"), vars={"backtest_step": 6}),

@@ -77,6 +77,8 @@ class Spread:
         """
         draw = np.random.default_rng(seed).random(len(actual))
         size = _size(mean)
+        # How far off the whole was is an accident of the periods held out; what is wanted is the spread about it.
+        mean = mean * _bias(actual, mean, bucket, n_buckets)
         square = (actual - mean) ** 2 / variance
         pools = _pools(bucket, size, n_buckets)
         factors = np.ones((n_buckets, len(SIZES)))
@@ -130,6 +132,14 @@ class Spread:
 def scaled_variance(mean: Array, level: Array, variance: Array) -> Array:
     """Return a series' variance carried to a mean away from its level, [R]; above zero."""
     return np.asarray(np.maximum(variance * np.maximum(mean / level, FLOOR), 1e-12))
+
+
+def _bias(actual: Array, mean: Array, bucket: IntArray, n_buckets: int) -> Array:
+    """Return what came over what was expected, of each row's lead bucket, [R]."""
+    came = np.bincount(bucket, actual, n_buckets)
+    expected = np.maximum(np.bincount(bucket, mean, n_buckets), 1e-12)
+    ratio = np.clip(np.where(came > 0, came / expected, 1.0), 0.5, 2.0)
+    return np.asarray(ratio[bucket])
 
 
 def _size(mean: Array) -> IntArray:
