@@ -2,118 +2,174 @@
 {%- set settings = trendcast.settings() %}
 {%- set short, medium, long = settings.windows %}
 {%- set season = settings.season_length %}
+{%- set exact = trendcast.type_exact() %}
+{%- set lags, ewm, spread, price = trendcast.uses('lags'), trendcast.uses('ewm'), trendcast.uses('spread'), trendcast.uses('price') %}
 with panel as (
 
     select
-        series_id,
-        t,
-        ds,
-        age,
-        is_filled,
-        {{ settings.measure }} as y,
-        -- Sums of decimals do not depend on the order of addition, so the same rows give the same bits whatever
-        -- comes after them. A moving average of floating point numbers does not keep that promise.
-        cast({{ settings.measure }} as {{ trendcast.type_exact() }}) as y_exact,
-        cast(price as {{ trendcast.type_exact() }}) as price_exact,
-        price,
-        discount,
-        revenue,
-        mod(t, {{ season }}) as season_position
-    from {{ ref('int_sales_filled') }}
+        demand.series_no,
+        demand.t,
+        demand.ds,
+        demand.age + 1 as row_number,
+        demand.is_filled,
+        demand.demand as y,
+        case when demand.is_observed then demand.observed end as actual,
+        demand.price,
+        coalesce(demand.discount / nullif(demand.discount + demand.revenue, 0), 0) as discount_depth,
+        case when demand.demand > 0 then demand.t end as sale_t,
+        -- Exact decimals, because these are summed over all of the history.
+        abs(
+            cast(demand.demand as {{ exact }})
+            - lag(cast(demand.demand as {{ exact }}), {{ season }}) over (partition by demand.series_no order by demand.t)
+        ) as season_error
+    from {{ ref('int_demand') }} as demand
 
 ),
 
-lagged as (
+{{ trendcast.windows(
+    'panel',
+    columns=['ds', 'is_filled', 'actual', 'price', 'discount_depth'],
+    derived={
+        'y_square': 'y * y',
+        'is_zero': 'case when y > 0 then 0.0e0 else 1.0e0 end',
+        'sale': 'case when y > 0 then y else 0.0e0 end',
+        'sale_square': 'case when y > 0 then y * y else 0.0e0 end',
+        'step': 'abs(y - ' ~ trendcast.before('y', 1, 'y') ~ ')',
+        'price_known': 'coalesce(price, 0.0e0)',
+        'has_price': 'case when price is null then 0.0e0 else 1.0e0 end',
+        'y_fast': 'y',
+        'y_slow': 'y',
+    },
+    lags={'y': [1, 2, 3, season, 2 * season, 3 * season]} if lags else {},
+    sums={
+        'y': [short, medium, long],
+        'y_square': [short, medium, long] if spread else [medium],
+        'is_zero': [medium, long],
+        'sale': [long],
+        'sale_square': [long],
+        'step': [season],
+        'price_known': [medium, long] if price else [long],
+        'has_price': [medium, long] if price else [long],
+        'discount_depth': [medium] if price else [],
+    },
+    minima={'y': [medium]} if spread else {},
+    maxima={'y': [medium, long] if spread else [medium]},
+    ewms={
+        'y_fast': [trendcast.ewm_decay(short), [4 * short]],
+        'y_slow': [trendcast.ewm_decay(medium), [4 * medium]],
+    } if ewm else {},
+    season_sums={'y': [4, 8]},
+    season=season,
+    frames={'last_sale_t': ['max(sale_t)', none], 'season_error_sum': ['sum(season_error)', none]},
+) }},
+
+-- Means and moments over the windows, from their sums.
+described as (
 
     select
-        panel.*,
-        case when y > 0 then 0 else 1 end as is_zero,
-        case when y > 0 then y_exact end as sale,
-        abs(y_exact - {{ trendcast.lag_of('y_exact', season) }}) as season_error,
-        abs(y_exact - {{ trendcast.lag_of('y_exact', 1) }}) as naive_error
-    from panel
+        *,
+        {{ trendcast.mean_of('y', short) }} as mean_short,
+        {{ trendcast.mean_of('y', medium) }} as mean_medium,
+        {{ trendcast.mean_of('y', long) }} as mean_long,
+        {{ trendcast.variance_of('y', 'y_square', medium) }} as variance_medium,
+        price_known_sum_{{ long }} / nullif(has_price_sum_{{ long }}, 0) as mean_price_long,
+        {{ trendcast.rows_in(long) }} as rows_long,
+        {{ trendcast.rows_in(long) }} - is_zero_sum_{{ long }} as sales_long,
+        least(1 + floor((row_number - 1) / {{ season }}.0), 4) as seasons_4,
+        least(1 + floor((row_number - 1) / {{ season }}.0), 8) as seasons_8
+    from windowed
 
 ),
 
-windowed as (
-
-    select
-        lagged.*,
-        {{ trendcast.trailing('avg(y_exact)', short) }} as mean_short,
-        {{ trendcast.trailing('avg(y_exact)', medium) }} as mean_medium,
-        {{ trendcast.trailing('avg(y_exact)', long) }} as mean_long,
-        {{ trendcast.trailing('avg(y_exact * y_exact)', medium) }} as mean_square_medium,
-        {{ trendcast.trailing('max(y)', medium) }} as max_medium,
-        {{ trendcast.trailing('avg(is_zero)', medium) }} as zero_share_medium,
-        {{ trendcast.trailing('avg(price_exact)', long) }} as mean_price_long,
-        {{ trendcast.trailing('count(sale)', long) }} as sales_long,
-        {{ trendcast.trailing('count(*)', long) }} as rows_long,
-        {{ trendcast.trailing('avg(sale)', long) }} as mean_sale_long,
-        {{ trendcast.trailing('avg(sale * sale)', long) }} as mean_square_sale_long,
-        {{ trendcast.trailing('max(case when y > 0 then t end)') }} as last_sale_t,
-        {{ trendcast.trailing('avg(y_exact)', 4, by='season_position') }} as season_mean_4,
-        {{ trendcast.trailing('avg(y_exact)', 8, by='season_position') }} as season_mean_8,
-        -- Mean absolute error of the seasonal naive inside the history: what MASE divides by
-        -- (Hyndman & Koehler 2006); of the naive where the history is shorter than a season.
-        coalesce(
-            {{ trendcast.trailing('avg(season_error)') }},
-            {{ trendcast.trailing('avg(naive_error)') }}
-        ) as error_scale
-    from lagged
-
-),
-
--- The level that demand features are divided by (never below one sale in a long window), variances from
--- moments, and the squared coefficient of variation of the sizes of sales.
+-- The level that demand features are divided by (never below one sale in a long window), and the squared
+-- coefficient of variation of the sizes of sales.
 scaled as (
 
     select
-        windowed.*,
+        *,
         greatest((mean_medium + mean_long) / 2, 1.0 / {{ long }}) as demand_level,
-        greatest(mean_square_medium - mean_medium * mean_medium, 0) as variance_medium,
-        mean_square_sale_long / nullif(mean_sale_long * mean_sale_long, 0) - 1 as cv2_sale_long
-    from windowed
+        sales_long * sale_square_sum_{{ long }} / nullif(sale_sum_{{ long }} * sale_sum_{{ long }}, 0) - 1
+            as cv2_sale_long
+    from described
 
 ),
 
 final as (
 
     select
-        series_id,
-        t,
-        ds,
-        age,
-        is_filled,
-        y,
-        mean_short,
-        mean_medium,
-        mean_long,
-        sqrt(variance_medium) as std_medium,
-        max_medium,
-        zero_share_medium,
-        mean_short - mean_medium as trend_short,
-        mean_medium - mean_long as trend_long,
-        cast(t - last_sale_t as {{ trendcast.type_double() }}) / {{ medium }} as since_last_sale,
-        coalesce(ln(nullif(price, 0) / nullif(mean_price_long, 0)), 0) as price_change,
-        coalesce(discount / nullif(discount + revenue, 0), 0) as discount_depth,
-        y as season_last,
-        season_mean_4,
-        season_mean_8,
-        error_scale,
-        demand_level,
+        series.series_id,
+        scaled.t,
+        scaled.ds,
+        scaled.row_number - 1 as age,
+        scaled.is_filled,
+        scaled.y,
+        scaled.actual,
+        scaled.mean_short,
+        scaled.mean_medium,
+        scaled.mean_long,
+        sqrt(scaled.variance_medium) as std_medium,
+        scaled.y_max_{{ medium }} as max_medium,
+        {{ trendcast.mean_of('scaled.is_zero', medium) }} as zero_share_medium,
+        scaled.mean_short - scaled.mean_medium as trend_short,
+        scaled.mean_medium - scaled.mean_long as trend_long,
+        scaled.last_sale_t,
+        cast(scaled.t - scaled.last_sale_t as {{ trendcast.type_double() }}) / {{ medium }} as since_last_sale,
+        {% if lags %}
+        coalesce(scaled.y_lag_1, 0) as lag_1,
+        coalesce(scaled.y_lag_2, 0) as lag_2,
+        coalesce(scaled.y_lag_3, 0) as lag_3,
+        coalesce(scaled.y_lag_{{ season }}, scaled.mean_short) as season_lag_2,
+        coalesce(scaled.y_lag_{{ 2 * season }}, scaled.mean_short) as season_lag_3,
+        coalesce(scaled.y_lag_{{ 3 * season }}, scaled.mean_short) as season_lag_4,
+        {% endif %}
+        {% if ewm %}
+        {{ trendcast.ewm_of('scaled.y_fast', short, 4 * short) }} as ewm_short,
+        {{ trendcast.ewm_of('scaled.y_slow', medium, 4 * medium) }} as ewm_medium,
+        {% endif %}
+        {% if spread %}
+        sqrt({{ trendcast.variance_of('scaled.y', 'scaled.y_square', short) }}) as std_short,
+        sqrt({{ trendcast.variance_of('scaled.y', 'scaled.y_square', long) }}) as std_long,
+        scaled.y_min_{{ medium }} as min_medium,
+        scaled.y_max_{{ long }} as max_long,
+        {{ trendcast.mean_of('scaled.is_zero', long) }} as zero_share_long,
+        coalesce(scaled.sale_sum_{{ long }} / nullif(scaled.sales_long, 0), 0) as mean_sale_long,
+        {% endif %}
+        coalesce(ln(nullif(scaled.price, 0) / nullif(scaled.mean_price_long, 0)), 0) as price_change,
+        {% if price %}
+        coalesce(ln(
+            nullif(scaled.price, 0)
+            / nullif(scaled.price_known_sum_{{ medium }} / nullif(scaled.has_price_sum_{{ medium }}, 0), 0)
+        ), 0) as price_change_medium,
+        {{ trendcast.mean_of('scaled.discount_depth', medium) }} as discount_depth_medium,
+        {% endif %}
+        scaled.discount_depth,
+        scaled.y as season_last,
+        scaled.y_season_sum_4 / scaled.seasons_4 as season_mean_4,
+        scaled.y_season_sum_8 / scaled.seasons_8 as season_mean_8,
+        scaled.season_error_sum,
+        -- Mean absolute error of the seasonal naive inside the history: what MASE divides by
+        -- (Hyndman & Koehler 2006); of the naive where the history is shorter than a season.
+        coalesce(
+            cast(scaled.season_error_sum as {{ trendcast.type_double() }})
+            / nullif(greatest(scaled.row_number - {{ season }}, 0), 0),
+            scaled.step_sum_{{ season }} / nullif(scaled.row_number - 1, 0)
+        ) as error_scale,
+        scaled.demand_level,
         -- Shrunk towards the variance of a count, so that a quiet month is not taken for certainty.
-        (2 * variance_medium + demand_level) / 3 as demand_variance,
+        (2 * scaled.variance_medium + scaled.demand_level) / 3 as demand_variance,
         -- Demand classes of Syntetos, Boylan & Croston (2005): mean interval between sales against 1.32,
         -- squared coefficient of variation of their sizes against 0.49.
         case
-            when age < {{ medium }} then 'new'
-            when sales_long = 0 then 'dormant'
-            when rows_long < 1.32 * sales_long and cv2_sale_long < 0.49 then 'smooth'
-            when rows_long < 1.32 * sales_long then 'erratic'
-            when cv2_sale_long < 0.49 then 'intermittent'
+            when scaled.row_number <= {{ medium }} then 'new'
+            when scaled.sales_long = 0 then 'dormant'
+            when scaled.rows_long < 1.32 * scaled.sales_long and scaled.cv2_sale_long < 0.49 then 'smooth'
+            when scaled.rows_long < 1.32 * scaled.sales_long then 'erratic'
+            when scaled.cv2_sale_long < 0.49 then 'intermittent'
             else 'lumpy'
         end as demand_class
     from scaled
+    inner join {{ ref('int_series') }} as series
+        on scaled.series_no = series.series_no
 
 )
 

@@ -1,54 +1,67 @@
 -- One row per series and period from its first sale to the cutoff, without gaps. The end is the cutoff
 -- and never the last sale: zeros that stop at the last sale would reveal that it is the last.
-with spine as (
+{%- set policies = trendcast.gap_fill() %}
+{%- set columns = policies.keys() | list %}
+{%- set season = trendcast.settings().season_length %}
+with sold as (
 
     select
         series.series_id,
+        series.series_no,
         series.first_t,
-        calendar.t,
-        calendar.ds
-    from {{ ref('int_series') }} as series
-    inner join {{ ref('ftr_calendar') }} as calendar
-        on series.first_t <= calendar.t
-    where calendar.t <= {{ trendcast.last_cutoff() }}
-
-),
-
-joined as (
-
-    select
-        spine.series_id,
-        spine.t,
-        spine.ds,
-        spine.first_t,
-        sales.series_id is null as is_filled,
+        sales.t as sale_t,
         sales.quantity,
         sales.revenue,
         sales.discount,
         sales.customers,
         sales.revenue / nullif(sales.quantity, 0) as price,
-        -- Rows since the last sale share a number, so max() over them carries the last value forward.
-        count(sales.series_id) over (partition by spine.series_id order by spine.t) as sale_number
-    from spine
-    left join {{ ref('int_sales') }} as sales
-        on spine.series_id = sales.series_id and spine.t = sales.t
+        {% for column, policy in policies.items() %}
+        {%- set expression = 'sales.revenue / nullif(sales.quantity, 0)' if column == 'price' else 'sales.' ~ column %}
+        {{- trendcast.gap_fill_inputs(column, expression, policy) }}
+        {%- endfor %}
+        {%- if 'linear' in policies.values() or 'spline' in policies.values() %}
+        lag(sales.t, 1) over (partition by series.series_no order by sales.t) as sale_t_1,
+        lag(sales.t, 2) over (partition by series.series_no order by sales.t) as sale_t_2,
+        {%- endif %}
+        -- Periods until the next sale, or over the cutoff: so many rows this sale stands for.
+        lead(sales.t, 1, {{ trendcast.last_cutoff() }} + 1) over (
+            partition by series.series_no order by sales.t
+        ) - sales.t as periods
+    from {{ ref('int_sales') }} as sales
+    inner join {{ ref('int_series') }} as series
+        on sales.series_id = series.series_id
+
+),
+
+spread as (
+
+    {{ trendcast.repeated('sold', 'periods', 'since_sale') }}
+
+){% if 'seasonal' in policies.values() %},
+
+seasonal as (
+
+    select
+        {% for column in columns if policies[column] == 'seasonal' %}
+        {{ trendcast.last_known(
+            'case when since_sale = 0 then ' ~ column ~ ' end', 'mod(sale_t + since_sale, ' ~ season ~ ')'
+        ) }} as {{ column }}_season_before,
+        {% endfor %}
+        spread.*
+    from spread
 
 )
+{% endif %}
 
 select
-    series_id,
-    t,
-    ds,
-    t - first_t as age,
-    is_filled,
-    {% if trendcast.one_of('quantity_gap_fill', ['zero', 'carry_forward']) == 'zero' %}
-    coalesce(quantity, 0) as quantity,
-    coalesce(revenue, 0) as revenue,
-    {% else %}
-    max(quantity) over (partition by series_id, sale_number) as quantity,
-    max(revenue) over (partition by series_id, sale_number) as revenue,
-    {% endif %}
-    coalesce(discount, 0) as discount,
-    coalesce(customers, 0) as customers,
-    max(price) over (partition by series_id, sale_number) as price
-from joined
+    filled.series_id,
+    calendar.t,
+    calendar.ds,
+    calendar.t - filled.first_t as age,
+    filled.since_sale > 0 as is_filled,
+    {% for column in columns %}
+    {{ trendcast.gap_filled(column, policies[column]) }} as {{ column }}{{ ',' if not loop.last }}
+    {% endfor %}
+from {{ 'seasonal' if 'seasonal' in policies.values() else 'spread' }} as filled
+inner join {{ ref('ftr_calendar') }} as calendar
+    on filled.sale_t + filled.since_sale = calendar.t

