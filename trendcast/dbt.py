@@ -91,6 +91,10 @@ class Dbt:
             statuses[result["status"]] = statuses.get(result["status"], 0) + 1
         return statuses
 
+    def compile(self, select: Sequence[str]) -> None:
+        """Render the SQL of what ``select`` names, under ``compiled`` of the artefacts, and run none of it."""
+        self._run(["compile", "--select", *select])
+
     def matching(self, select: Sequence[str]) -> list[str]:
         """Names of the nodes a selection matches; dbt itself shrugs at an empty one."""
         # As JSON, because warnings of Python's come between the lines.
