@@ -3,7 +3,8 @@
 {%- set short, medium, long = settings.windows %}
 {%- set season = settings.season_length %}
 {%- set exact = trendcast.type_exact() %}
-{%- set lags, ewm, spread, price = trendcast.uses('lags'), trendcast.uses('ewm'), trendcast.uses('spread'), trendcast.uses('price') %}
+{%- set lags, ewm = trendcast.uses('lags'), trendcast.uses('ewm') %}
+{%- set spread, price = trendcast.uses('spread'), trendcast.uses('price') %}
 with panel as (
 
     select
@@ -20,7 +21,8 @@ with panel as (
         -- Exact decimals, because these are summed over all of the history.
         abs(
             cast(demand.demand as {{ exact }})
-            - lag(cast(demand.demand as {{ exact }}), {{ season }}) over (partition by demand.series_no order by demand.t)
+            - lag(cast(demand.demand as {{ exact }}), {{ season }})
+                over (partition by demand.series_no order by demand.t)
         ) as season_error
     from {{ ref('int_demand') }} as demand
 

@@ -39,12 +39,13 @@ with panel as (
 runs as (
 
     select
-        panel.*{% if chance %},
+        panel.*,
+        {% if chance %}
         t - {{ trendcast.trailing('max(case when observed > 0 then t end)') }} as zeros,
         {{ trendcast.trailing('sum(case when observed > 0 then 1 else 0 end)', long) }} as sales_long,
-        {{ trendcast.trailing('count(*)', long) }} as rows_long
+        {{ trendcast.trailing('count(*)', long) }} as rows_long,
         {% endif %}
-
+        panel.observed = 0 as is_zero
     from panel
 
 ),
@@ -53,7 +54,7 @@ stocked as (
 
     select
         runs.*,
-        (observed = 0 and in_stock_share < 0.5)
+        (is_zero and in_stock_share < 0.5)
         {% if chance %}
         or (
             zeros > 0 and zeros < rows_long
@@ -82,7 +83,19 @@ uncensored as (
         {% endif %}
     from stocked
 
-){% if outliers != 'none' %},
+),
+
+{% if outliers == 'none' %}
+judged as (
+
+    select
+        uncensored.*,
+        false as is_outlier,
+        uncensored as demand
+    from uncensored
+
+)
+{% else %}
 
 -- Promotions and holidays sell more for a reason: they are no outliers.
 planned as (
@@ -121,7 +134,26 @@ spread as (
         ) as deviation
     from centred
 
-){% endif %}
+),
+
+flagged as (
+
+    select
+        spread.*,
+        not is_event and abs(uncensored - median) > {{ var('outlier_threshold') }} * deviation as is_outlier
+    from spread
+
+),
+
+judged as (
+
+    select
+        flagged.*,
+        case when is_outlier then median else uncensored end as demand
+    from flagged
+
+)
+{% endif %}
 
 select
     series_id,
@@ -141,15 +173,6 @@ select
     {% else %}
     not is_stockout as is_observed,
     {% endif %}
-    {% if outliers == 'none' %}
-    false as is_outlier,
-    uncensored as demand
-from uncensored
-    {% else %}
-    not is_event and abs(uncensored - median) > {{ var('outlier_threshold') }} * deviation as is_outlier,
-    case
-        when not is_event and abs(uncensored - median) > {{ var('outlier_threshold') }} * deviation then median
-        else uncensored
-    end as demand
-from spread
-    {% endif %}
+    is_outlier,
+    demand
+from judged

@@ -37,31 +37,31 @@ spread as (
 
     {{ trendcast.repeated('sold', 'periods', 'since_sale') }}
 
-){% if 'seasonal' in policies.values() %},
+),
 
 seasonal as (
 
     select
+        spread.*,
         {% for column in columns if policies[column] == 'seasonal' %}
         {{ trendcast.last_known(
             'case when since_sale = 0 then ' ~ column ~ ' end', 'mod(sale_t + since_sale, ' ~ season ~ ')'
         ) }} as {{ column }}_season_before,
         {% endfor %}
-        spread.*
+        spread.sale_t + spread.since_sale as t
     from spread
 
 )
-{% endif %}
 
 select
     filled.series_id,
     calendar.t,
     calendar.ds,
     calendar.t - filled.first_t as age,
-    filled.since_sale > 0 as is_filled,
     {% for column in columns %}
-    {{ trendcast.gap_filled(column, policies[column]) }} as {{ column }}{{ ',' if not loop.last }}
+    {{ trendcast.gap_filled(column, policies[column]) }} as {{ column }},
     {% endfor %}
-from {{ 'seasonal' if 'seasonal' in policies.values() else 'spread' }} as filled
+    filled.since_sale > 0 as is_filled
+from seasonal as filled
 inner join {{ ref('ftr_calendar') }} as calendar
-    on filled.sale_t + filled.since_sale = calendar.t
+    on filled.t = calendar.t
