@@ -185,8 +185,8 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
                     "season_lag_2": same[1] if len(same) > 1 else np.mean(short),
                     "season_lag_3": same[2] if len(same) > 2 else np.mean(short),
                     "season_lag_4": same[3] if len(same) > 3 else np.mean(short),
-                    "ewm_short": ewm(y[-4 * SHORT :], SHORT),
-                    "ewm_medium": ewm(y[-4 * MEDIUM :], MEDIUM),
+                    "ewm_short": ewm(y[-3 * SHORT :], SHORT),
+                    "ewm_medium": ewm(y[-3 * MEDIUM :], MEDIUM),
                     "std_short": np.std(short),
                     "std_long": np.std(long),
                     "min_medium": min(medium),
@@ -277,7 +277,9 @@ def runner(sql: dict[str, str]) -> Run:
             )
             for name in MODELS:
                 connection.execute(f"create table {name} as {sql[name]}")
-            return connection.sql("from ftr_history order by series_id, t").df()
+            return connection.sql(
+                "select * exclude (built_at) from ftr_history order by series_id, t"
+            ).df()
 
     return run
 

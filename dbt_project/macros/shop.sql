@@ -126,3 +126,12 @@
     1
     {%- endif -%}
 {%- endmacro %}
+
+{#- A series' category: the first of the var `static_attributes`, empty where there is none. -#}
+{% macro category_of(alias) -%}
+    {%- if var('static_attributes') and trendcast.has_source('products') -%}
+        coalesce({{ alias }}.{{ adapter.quote(var('static_attributes')[0]) }}, '')
+    {%- else -%}
+        cast('' as {{ dbt.type_string() }})
+    {%- endif -%}
+{%- endmacro %}

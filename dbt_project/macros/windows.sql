@@ -344,7 +344,7 @@ windowed as (
 {%- endmacro %}
 
 {#- Exponentially weighted mean, of a column in `ewms` with ewm_decay(periods) over `rows` rows: its weighted sum over the
-    sum of the weights. After four times the periods less than a thousandth of the weight is left. -#}
+    sum of the weights. After three times the periods a quarter of a percent of the weight is left. -#}
 {% macro ewm_of(column, periods, rows) -%}
     {%- set decay = trendcast.ewm_decay(periods) -%}
     {{ column }}_ewm_{{ rows }} / ((1 - power({{ decay }}e0, {{ trendcast.rows_in(rows) }})) / {{ 1 - decay }}e0)

@@ -1,11 +1,37 @@
 -- One row per series and period: what was known about the series at the end of that period, never later.
+{{ trendcast.keeps_rows() }}
 {%- set settings = trendcast.settings() %}
 {%- set short, medium, long = settings.windows %}
 {%- set season = settings.season_length %}
 {%- set exact = trendcast.type_exact() %}
 {%- set lags, ewm = trendcast.uses('lags'), trendcast.uses('ewm') %}
 {%- set spread, price = trendcast.uses('spread'), trendcast.uses('price') %}
-with panel as (
+{%- set seen = trendcast.seen() %}
+{#- Rows before the first new one that the windows reach back to. #}
+{%- set reach = [long, 8 * season, 3 * medium] | max %}
+with {% if seen -%}
+changes as (
+
+    {{ trendcast.changes(seen) }}
+
+),
+
+-- What was summed up over all of the history before the first new row.
+before as (
+
+    select
+        changes.series_no,
+        changes.from_t,
+        history.last_sale_t,
+        history.season_error_sum
+    from changes
+    left join {{ this }} as history
+        on changes.series_id = history.series_id and history.t = changes.from_t - 1
+
+),
+
+{% endif -%}
+panel as (
 
     select
         demand.series_no,
@@ -19,18 +45,29 @@ with panel as (
         coalesce(demand.discount / nullif(demand.discount + demand.revenue, 0), 0) as discount_depth,
         case when demand.demand > 0 then demand.t end as sale_t,
         -- Exact decimals, because these are summed over all of the history.
+        {% if seen %}case when demand.t >= before.from_t then{% endif %}
         abs(
             cast(demand.demand as {{ exact }})
             - lag(cast(demand.demand as {{ exact }}), {{ season }})
                 over (partition by demand.series_no order by demand.t)
-        ) as season_error
+        ){% if seen %} end{% endif %} as season_error{% if seen %},
+        before.from_t,
+        before.last_sale_t as last_sale_t_before,
+        before.season_error_sum as season_error_sum_before
+        {% endif %}
+
     from {{ ref('int_demand') }} as demand
+    {% if seen %}
+    inner join before
+        on demand.series_no = before.series_no and demand.t >= before.from_t - {{ reach }}
+    {% endif %}
 
 ),
 
 {{ trendcast.windows(
     'panel',
-    columns=['ds', 'is_filled', 'actual', 'price', 'discount_depth'],
+    columns=['ds', 'is_filled', 'actual', 'price', 'discount_depth']
+        + (['from_t', 'last_sale_t_before', 'season_error_sum_before'] if seen else []),
     derived={
         'y_square': 'y * y',
         'is_zero': 'case when y > 0 then 0.0e0 else 1.0e0 end',
@@ -57,12 +94,12 @@ with panel as (
     minima={'y': [medium]} if spread else {},
     maxima={'y': [medium, long] if spread else [medium]},
     ewms={
-        'y_fast': [trendcast.ewm_decay(short), [4 * short]],
-        'y_slow': [trendcast.ewm_decay(medium), [4 * medium]],
+        'y_fast': [trendcast.ewm_decay(short), [3 * short]],
+        'y_slow': [trendcast.ewm_decay(medium), [3 * medium]],
     } if ewm else {},
     season_sums={'y': [4, 8]},
     season=season,
-    frames={'last_sale_t': ['max(sale_t)', none], 'season_error_sum': ['sum(season_error)', none]},
+    frames={'sale_t_to_date': ['max(sale_t)', none], 'season_errors_to_date': ['sum(season_error)', none]},
 ) }},
 
 -- Means and moments over the windows, from their sums.
@@ -70,6 +107,14 @@ described as (
 
     select
         *,
+        {% if seen %}
+        coalesce(sale_t_to_date, last_sale_t_before) as last_sale_t,
+        coalesce(season_errors_to_date + coalesce(season_error_sum_before, 0), season_error_sum_before)
+            as season_error_sum,
+        {% else %}
+        sale_t_to_date as last_sale_t,
+        season_errors_to_date as season_error_sum,
+        {% endif %}
         {{ trendcast.mean_of('y', short) }} as mean_short,
         {{ trendcast.mean_of('y', medium) }} as mean_medium,
         {{ trendcast.mean_of('y', long) }} as mean_long,
@@ -125,8 +170,8 @@ final as (
         coalesce(scaled.y_lag_{{ 3 * season }}, scaled.mean_short) as season_lag_4,
         {% endif %}
         {% if ewm %}
-        {{ trendcast.ewm_of('scaled.y_fast', short, 4 * short) }} as ewm_short,
-        {{ trendcast.ewm_of('scaled.y_slow', medium, 4 * medium) }} as ewm_medium,
+        {{ trendcast.ewm_of('scaled.y_fast', short, 3 * short) }} as ewm_short,
+        {{ trendcast.ewm_of('scaled.y_slow', medium, 3 * medium) }} as ewm_medium,
         {% endif %}
         {% if spread %}
         sqrt({{ trendcast.variance_of('scaled.y', 'scaled.y_square', short) }}) as std_short,
@@ -168,10 +213,14 @@ final as (
             when scaled.rows_long < 1.32 * scaled.sales_long then 'erratic'
             when scaled.cv2_sale_long < 0.49 then 'intermittent'
             else 'lumpy'
-        end as demand_class
+        end as demand_class,
+        {{ trendcast.built_at() }} as built_at
     from scaled
     inner join {{ ref('int_series') }} as series
         on scaled.series_no = series.series_no
+    {% if seen %}
+    where scaled.t >= scaled.from_t
+    {% endif %}
 
 )
 

@@ -1,14 +1,47 @@
 -- One row per series and period from its first sale to the cutoff, without gaps. The end is the cutoff
 -- and never the last sale: zeros that stop at the last sale would reveal that it is the last.
+{{ trendcast.keeps_rows() }}
 {%- set policies = trendcast.gap_fill() %}
 {%- set columns = policies.keys() | list %}
 {%- set season = trendcast.settings().season_length %}
-with sold as (
+{%- set seen = trendcast.seen() %}
+{#- These policies look at the last sale only; the others at all sales so far. #}
+{%- set short_memory = policies.values() | reject('in', ['zero', 'carry_forward', 'drop']) | list | length == 0 %}
+with {% if seen -%}
+changes as (
+
+    {{ trendcast.changes(seen) }}
+
+),
+
+-- The last sale before what is new: it fills the gap up to the next.
+starts as (
+
+    select
+        changes.series_id,
+        changes.from_t,
+        {% if short_memory %}
+        max(case when sales.t < changes.from_t then sales.t end) as sale_t
+        {% else %}
+        min(sales.t) as sale_t
+        {% endif %}
+    from changes
+    inner join {{ ref('int_sales') }} as sales
+        on changes.series_id = sales.series_id
+    group by 1, 2
+
+),
+
+{% endif -%}
+sold as (
 
     select
         series.series_id,
         series.series_no,
         series.first_t,
+        {% if seen %}
+        starts.from_t,
+        {% endif %}
         sales.t as sale_t,
         sales.quantity,
         sales.revenue,
@@ -30,6 +63,10 @@ with sold as (
     from {{ ref('int_sales') }} as sales
     inner join {{ ref('int_series') }} as series
         on sales.series_id = series.series_id
+    {% if seen %}
+    inner join starts
+        on sales.series_id = starts.series_id and sales.t >= coalesce(starts.sale_t, sales.t)
+    {% endif %}
 
 ),
 
@@ -61,7 +98,11 @@ select
     {% for column in columns %}
     {{ trendcast.gap_filled(column, policies[column]) }} as {{ column }},
     {% endfor %}
-    filled.since_sale > 0 as is_filled
+    filled.since_sale > 0 as is_filled,
+    {{ trendcast.built_at() }} as built_at
 from seasonal as filled
 inner join {{ ref('ftr_calendar') }} as calendar
     on filled.t = calendar.t
+{% if seen %}
+where filled.t >= filled.from_t
+{% endif %}
