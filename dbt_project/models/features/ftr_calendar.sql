@@ -26,12 +26,12 @@ days as (
 
 ),
 
--- Whole days since a known Monday, because engines number weekdays differently.
+-- Days are counted from a known Monday, day 1, because engines number weekdays differently.
 numbered as (
 
     select
         date_day,
-        {{ dbt.datediff("cast('1900-01-01' as date)", 'date_day', 'day') }} as day_number
+        {{ trendcast.days_in("cast('1900-01-01' as date)", 'date_day') }} as day_number
     from days
 
 ),
@@ -44,7 +44,7 @@ described as (
         {{ trendcast.period_start('date_day') }} as ds,
         day_number,
         -- 0 is Monday.
-        mod(day_number, 7) as weekday,
+        mod(day_number - 1, 7) as weekday,
         extract(day from date_day) as month_day,
         {{ trendcast.days_in('date_day', dbt.last_day('date_day', 'month')) }} as month_days_left,
         2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0) / 12 as year_angle,
