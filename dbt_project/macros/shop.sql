@@ -112,17 +112,3 @@
         group by {{ range(1, count + 1) | join(', ') }}
     {%- endif -%}
 {%- endmacro %}
-
-{#- 1 for the first of several identical lines, by time of loading. Without an order id identical lines may be
-    two sales, so all are kept. -#}
-{% macro copy_number() -%}
-    {%- if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') -%}
-    row_number() over (
-        partition by
-            order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text, revenue, discount
-        order by loaded_at
-    )
-    {%- else -%}
-    1
-    {%- endif -%}
-{%- endmacro %}

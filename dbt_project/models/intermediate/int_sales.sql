@@ -1,4 +1,8 @@
--- One row per series and period in which it sold, up to the cutoff.
+-- One row per series and period in which it sold or had returns, up to the cutoff. Demand is never negative: returns
+-- take back at most what was sold to the same customer in the same period, by the var `returns`; the rest stands apart.
+{%- set has_customers = var('order_columns').get('customer_id') is not none %}
+{%- set amounts = ['quantity', 'revenue', 'discount'] %}
+{%- set netted = trendcast.one_of('returns', ['net', 'count', 'reject']) == 'net' %}
 with lines as (
 
     select
@@ -6,19 +10,84 @@ with lines as (
         {{ trendcast.period_index('order_date') }} as t
     from {{ ref('int_order_lines') }}
 
+),
+
+sold as (
+
+    select
+        series_id,
+        {% for column in var('series_key') %}
+        {{ adapter.quote(column) }},
+        {% endfor %}
+        t,
+        {% for amount in amounts %}
+        sum(case when not is_return then {{ amount }} end) as {{ amount }},
+        -sum(case when is_return then {{ amount }} end) as returned_{{ amount }},
+        {% endfor %}
+        count(case when not is_return then 1 end) as sale_lines,
+        count(distinct case when not is_return then order_id end) as orders,
+        count(distinct case when not is_return then customer_id end) as customers
+    from lines
+    where t <= {{ trendcast.last_cutoff() }}
+    {{ trendcast.group_by(var('series_key') | length + 2) }}
+
+){{ ',' if has_customers }}
+
+{% if has_customers %}
+first_orders as (
+
+    select
+        customer_id,
+        min(t) as first_t
+    from lines
+    where not is_return and customer_id is not null
+    group by 1
+
+),
+
+newcomers as (
+
+    select
+        lines.series_id,
+        lines.t,
+        count(distinct lines.customer_id) as customers
+    from lines
+    inner join first_orders
+        on lines.customer_id = first_orders.customer_id and lines.t = first_orders.first_t
+    where not lines.is_return
+    group by 1, 2
+
 )
+{% endif %}
 
 select
-    series_id,
+    sold.series_id,
     {% for column in var('series_key') %}
-    {{ adapter.quote(column) }},
+    sold.{{ adapter.quote(column) }},
     {% endfor %}
-    t,
-    cast(sum(quantity) as {{ trendcast.type_double() }}) as quantity,
-    cast(sum(revenue) as {{ trendcast.type_double() }}) as revenue,
-    cast(sum(discount) as {{ trendcast.type_double() }}) as discount,
-    count(distinct order_id) as orders,
-    count(distinct customer_id) as customers
-from lines
-where t <= {{ trendcast.last_cutoff() }}
-{{ trendcast.group_by(var('series_key') | length + 2) }}
+    sold.t,
+    {% for amount in amounts %}
+    cast(
+        coalesce(sold.{{ amount }}, 0 * sold.returned_{{ amount }}){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        as {{ trendcast.type_double() }}
+    ) as {{ amount }},
+    {% endfor %}
+    {% for amount in ['quantity', 'revenue'] %}
+    cast(
+        coalesce(sold.returned_{{ amount }}, 0){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        as {{ trendcast.type_double() }}
+    ) as returned_{{ amount }},
+    {% endfor %}
+    sold.sale_lines,
+    sold.orders,
+    sold.customers,
+    {{ 'coalesce(newcomers.customers, 0)' if has_customers else 0 }} as new_customers
+from sold
+{% if netted %}
+left join {{ ref('int_netted_returns') }} as netted
+    on sold.series_id = netted.series_id and sold.t = netted.t
+{% endif %}
+{% if has_customers %}
+left join newcomers
+    on sold.series_id = newcomers.series_id and sold.t = newcomers.t
+{% endif %}

@@ -1,0 +1,61 @@
+-- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
+-- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
+{%- set bound = var('robust_bound') %}
+with lines as (
+
+    select
+        series_id,
+        {{ trendcast.month_number('order_date') }} as month_number,
+        case when not is_return and quantity > 0 then quantity end as quantity,
+        case when not is_return and quantity > 0 and revenue > 0 then revenue / quantity end as unit_price
+    from {{ ref('int_order_lines_described') }}
+    where
+        {{ 'false' if bound is none else 'series_id is not null' }}
+        and {{ trendcast.is_possible_date('order_date') }}
+        and is_in_scope
+        and not is_test_order
+        and not is_cancelled
+
+),
+
+months as (
+
+    select
+        series_id,
+        month_number,
+        count(quantity) as sale_lines,
+        {{ trendcast.median_value('quantity') }} as quantity,
+        {{ trendcast.median_value('unit_price') }} as unit_price
+    from lines
+    group by 1, 2
+
+),
+
+-- Medians of medians: an absurd line does not move its month's, nor an absurd month the year's.
+typical as (
+
+    select
+        months.series_id,
+        months.month_number,
+        sum(earlier.sale_lines) as lines_before,
+        {{ trendcast.median_value('earlier.quantity') }} as typical_quantity,
+        {{ trendcast.median_value('earlier.unit_price') }} as typical_unit_price
+    from months
+    inner join months as earlier
+        on
+            months.series_id = earlier.series_id
+            and earlier.month_number between months.month_number - 12 and months.month_number - 1
+    group by 1, 2
+
+)
+
+select
+    series_id,
+    month_number,
+    lines_before,
+    typical_quantity,
+    typical_unit_price,
+    typical_quantity * {{ bound or 'null' }} as max_quantity,
+    typical_unit_price * {{ bound or 'null' }} as max_unit_price
+from typical
+where lines_before >= {{ var('robust_bound_lines') }}
