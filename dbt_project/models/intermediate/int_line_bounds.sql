@@ -1,16 +1,20 @@
 -- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
 -- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
 {%- set bound = var('robust_bound') %}
+{%- set series_key = [] %}
+{%- for column in var('series_key') %}{% do series_key.append(adapter.quote(column)) %}{% endfor %}
 with lines as (
 
     select
-        series_id,
+        {% for column in series_key %}
+        {{ column }},
+        {% endfor %}
         {{ trendcast.month_number('order_date') }} as month_number,
         case when not is_return and quantity > 0 then quantity end as quantity,
         case when not is_return and quantity > 0 and revenue > 0 then revenue / quantity end as unit_price
     from {{ ref('int_order_lines_described') }}
     where
-        {{ 'false' if bound is none else 'series_id is not null' }}
+        {{ 'false' if bound is none else 'true' }}
         and {{ trendcast.is_possible_date('order_date') }}
         and is_in_scope
         and not is_test_order
@@ -21,13 +25,16 @@ with lines as (
 months as (
 
     select
-        series_id,
+        {% for column in series_key %}
+        {{ column }},
+        {% endfor %}
         month_number,
+        {{ trendcast.series_id(var('series_key')) }} as series_id,
         count(quantity) as sale_lines,
         {{ trendcast.median_value('quantity') }} as quantity,
         {{ trendcast.median_value('unit_price') }} as unit_price
     from lines
-    group by 1, 2
+    {{ trendcast.group_by(series_key | length + 1) }}
 
 ),
 

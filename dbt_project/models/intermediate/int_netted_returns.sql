@@ -2,36 +2,36 @@
 -- sold in an earlier period stays sold: a return must not change what was known then.
 {%- set group_key = ['series_id', 'product_id', 'customer_id', 'location_id', 't'] %}
 {%- set amounts = ['quantity', 'revenue', 'discount'] %}
-with lines as (
+{%- set line_key -%}
+lines.series_id = return_groups.series_id
+            and lines.product_id = return_groups.product_id
+            and coalesce(lines.customer_id, '') = return_groups.customer_id
+            and coalesce(lines.location_id, '') = return_groups.location_id
+            and {{ trendcast.period_index('lines.order_date') }} = return_groups.t
+{%- endset %}
+-- Few, next to the sales: those are read only to be joined to these, and not at all where there are none.
+with returned as (
 
     select
         series_id,
         product_id,
         coalesce(customer_id, '') as customer_id,
         coalesce(location_id, '') as location_id,
-        order_id,
         {{ trendcast.period_index('order_date') }} as t,
-        is_return,
-        quantity,
-        revenue,
-        discount
-    from {{ ref('int_order_lines') }}
-    where {{ trendcast.period_index('order_date') }} <= {{ trendcast.last_cutoff() }}
-
-),
-
--- Few, next to the sales, which are read only where a return may meet them.
-returned as (
-
-    select
-        {{ group_key | join(', ') }},
         order_id,
         -sum(quantity) as quantity,
         -sum(revenue) as revenue,
         -sum(discount) as discount
-    from lines
-    where is_return
+    from {{ ref('int_order_lines') }}
+    where is_return and {{ trendcast.period_index('order_date') }} <= {{ trendcast.last_cutoff() }}
     {{ trendcast.group_by(6) }}
+
+),
+
+return_groups as (
+
+    select distinct {{ group_key | join(', ') }}
+    from returned
 
 ),
 
@@ -43,9 +43,11 @@ named as (
         returned.product_id,
         returned.t
     from returned
-    inner join lines
+    inner join {{ ref('int_order_lines') }} as lines
         on returned.order_id = lines.order_id and returned.product_id = lines.product_id
-    where not lines.is_return and lines.t <= returned.t
+    where
+        not lines.is_return
+        and {{ trendcast.period_index('lines.order_date') }} <= returned.t
 
 ),
 
@@ -67,18 +69,16 @@ sold as (
 
     select
         {% for column in group_key %}
-        lines.{{ column }},
+        return_groups.{{ column }},
         {% endfor %}
         lines.order_id,
         sum(lines.quantity) as quantity,
         sum(lines.revenue) as revenue,
         sum(lines.discount) as discount
-    from lines
-    inner join (select distinct {{ group_key | join(', ') }} from returned) as return_groups
+    from return_groups
+    inner join {{ ref('int_order_lines') }} as lines
         on
-            {% for column in group_key %}
-            {{ 'and ' if not loop.first }}lines.{{ column }} = return_groups.{{ column }}
-            {% endfor %}
+            {{ line_key }}
     where not lines.is_return
     {{ trendcast.group_by(6) }}
 

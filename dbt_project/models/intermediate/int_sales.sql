@@ -16,10 +16,11 @@ sold as (
 
     select
         series_id,
-        {% for column in var('series_key') %}
-        {{ adapter.quote(column) }},
-        {% endfor %}
         t,
+        -- One value a series; grouping by them too would cost as much again.
+        {% for column in var('series_key') %}
+        min({{ adapter.quote(column) }}) as {{ adapter.quote(column) }},
+        {% endfor %}
         {% for amount in amounts %}
         sum(case when not is_return then {{ amount }} end) as {{ amount }},
         -sum(case when is_return then {{ amount }} end) as returned_{{ amount }},
@@ -29,7 +30,7 @@ sold as (
         count(distinct case when not is_return then customer_id end) as customers
     from lines
     where t <= {{ trendcast.last_cutoff() }}
-    {{ trendcast.group_by(var('series_key') | length + 2) }}
+    group by 1, 2
 
 ){{ ',' if has_customers }}
 
