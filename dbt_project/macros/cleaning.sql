@@ -11,13 +11,13 @@
     {%- set valid = trendcast.canonical_order_columns() -%}
     {%- for column in var('order_columns') if column not in valid -%}
         {{ exceptions.raise_compiler_error(
-            "var 'order_columns' maps " ~ column ~ ", which is none of: " ~ valid | join(', ')) }}
+            "var 'order_columns' must be a mapping of " ~ valid | join(', ') ~ "; came: " ~ column) }}
     {%- endfor -%}
     {%- for attribute in trendcast.product_attributes()
         if trendcast.has_source('products') and attribute in valid -%}
         {{ exceptions.raise_compiler_error(
-            "var 'product_columns' names an attribute " ~ attribute ~ ", which is the name of an order column. "
-            ~ "Give the attribute another name.") }}
+            "var 'product_columns' must be free of the order columns' names, so give the attribute another; came: "
+            ~ attribute) }}
     {%- endfor -%}
     {%- do trendcast.one_of('duplicate_lines', ['keep_first', 'keep_all']) -%}
     {%- do trendcast.one_of('returns', ['net', 'count', 'reject']) -%}
@@ -38,7 +38,8 @@
     {%- endif -%}
     {%- if trendcast.has_source('exchange_rates') and not mapped -%}
         {{ exceptions.raise_compiler_error(
-            "var 'exchange_rates_table' is set, but order_columns does not map currency, so no line would use it") }}
+            "var 'exchange_rates_table' must be null where order_columns maps no currency; came: "
+            ~ var('exchange_rates_table')) }}
     {%- endif -%}
 {% endmacro %}
 
@@ -60,8 +61,8 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- A mapped time in UTC, without zone; null where it cannot be read. A time with a zone is the moment it names,
-    whatever the session's time zone; one without is taken as UTC. -#}
+{#- A mapped time in UTC, without zone; null where it cannot be read. A time with a zone or an offset is the moment it
+    names, whatever the session's time zone; one without is taken as UTC. -#}
 {% macro utc_timestamp(mapping, column) -%}
     {%- if var(mapping).get(column) is none -%}
         cast(null as timestamp)
@@ -70,21 +71,32 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- A cast of text to a timestamp without zone drops an offset like +02:00 in silence. -#}
 {% macro default__utc_timestamp_of(expression) -%}
     case
-        when cast(pg_typeof({{ expression }}) as text) = 'timestamp with time zone'
+        when cast({{ expression }} as text) ~ '{{ trendcast.offset_pattern() }}'
             then {{ trendcast.try_cast(expression, 'timestamp with time zone') }} at time zone 'UTC'
         else {{ trendcast.try_cast(expression, 'timestamp') }}
     end
 {%- endmacro %}
 
-{#- Text with an offset is cast to the moment it names already. -#}
+{#- The types are known before the first row, so columns that are no text are not searched. -#}
 {% macro duckdb__utc_timestamp_of(expression) -%}
     case
-        when typeof({{ expression }}) = 'TIMESTAMP WITH TIME ZONE'
+        when
+            typeof({{ expression }}) = 'TIMESTAMP WITH TIME ZONE'
+            or (
+                typeof({{ expression }}) = 'VARCHAR'
+                and regexp_matches(cast({{ expression }} as varchar), '{{ trendcast.offset_pattern() }}')
+            )
             then try_cast({{ expression }} as timestamp with time zone) at time zone 'UTC'
         else try_cast({{ expression }} as timestamp)
     end
+{%- endmacro %}
+
+{#- A time of day and an offset from UTC at the end of a text. -#}
+{% macro offset_pattern() -%}
+    :[0-9][0-9]([.][0-9]+)? ?[+-][0-9][0-9](:?[0-9][0-9])? *$
 {%- endmacro %}
 
 {#- Spark's timestamps are moments, shown in the session's time zone. -#}
@@ -157,4 +169,17 @@
         {%- endif %}
     end
     {%- endif -%}
+{%- endmacro %}
+
+{#- An amount of a line in the shop's currency. Held within what an amount can hold, so that one absurd line is refused
+    as such and does not stop the build; cast first, because DuckDB multiplies within the wider type of the two. -#}
+{% macro in_shop_currency(amount) -%}
+    {%- set converted = 'cast(' ~ amount ~ ' as ' ~ trendcast.type_exact() ~ ') * ' ~ trendcast.exchange_rate() -%}
+    cast(
+        case
+            when abs({{ converted }}) < 999999999999 then {{ converted }}
+            when {{ amount }} is not null and {{ trendcast.exchange_rate() }} is not null
+                then 999999999999 * sign({{ amount }})
+        end as {{ trendcast.type_amount() }}
+    )
 {%- endmacro %}

@@ -35,6 +35,9 @@
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'order_columns': var('order_columns'),
         'order_timezone': var('order_timezone'),
+        'order_date': trendcast.local_date(
+            trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
+        'robust_bound': var('robust_bound'),
         'lstm': var('lstm'),
     }) }}
 {% endmacro %}

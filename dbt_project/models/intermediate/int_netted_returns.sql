@@ -101,7 +101,6 @@ taken_from_orders as (
             sold.{{ column }} = returned_as_named.{{ column }} and
             {% endfor %}
             sold.order_id = returned_as_named.order_id
-            and returned_as_named.is_named
 
 ),
 

@@ -21,7 +21,7 @@ described as (
         lines.{{ column }},
         {% endfor %}
         {% for column in converted %}
-        cast(lines.{{ column }} * {{ trendcast.exchange_rate() }} as {{ trendcast.type_amount() }}) as {{ column }},
+        {{ trendcast.in_shop_currency('lines.' ~ column) }} as {{ column }},
         {% endfor %}
         {{ trendcast.exchange_rate() }} as exchange_rate,
         lines.order_date,
