@@ -36,7 +36,7 @@ COMPARED = {
     "ftr_calendar": 1,
     "ftr_static": None,
 }
-ABSURD = 997  # what quantities after the cut are multiplied with
+ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,12 @@ def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
     settings = workspace.project.settings
     columns = dict(settings.order_columns)
     # As staging reads them: text that is no date or number is null and no error.
-    ordered_at = f"try_cast({columns['ordered_at']} as timestamp)"
-    if settings.order_timezone:
-        ordered_at += f" at time zone 'UTC' at time zone '{settings.order_timezone}'"
     quantity = f"try_cast({columns['quantity']} as decimal(18, 6))"
-    # No more than cleaning accepts, so that the same lines are accepted up to the cut.
+    # Not more than cleaning accepts, which judges by what was typical before: else most lines would only be missing.
+    factor = ABSURD if settings.robust_bound is None else min(ABSURD, settings.robust_bound / 2)
     columns["quantity"] = (
-        f"case when cast({ordered_at} as date) > date '{cut}' and {quantity} <= {settings.max_quantity} "
-        f"then least({quantity} * {ABSURD}, {settings.max_quantity}) else {quantity} end"
+        f"case when {settings.order_date} > date '{cut}' and {quantity} <= {settings.max_quantity} "
+        f"then least({quantity} * {factor}, {settings.max_quantity}) else {quantity} end"
     )
     return {
         "cut off": {"as_of": cut, "cutoff": cut},

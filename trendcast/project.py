@@ -49,6 +49,9 @@ class Settings:
     train_stride: int
     order_columns: dict[str, str]
     order_timezone: str | None
+    #: SQL expression of a raw order line's date on the shop's clock, as staging reads it.
+    order_date: str
+    robust_bound: float | None
     lstm: dict[str, Any]
 
     @classmethod

@@ -35,6 +35,9 @@
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'order_columns': var('order_columns'),
         'order_timezone': var('order_timezone'),
+        'order_date': trendcast.local_date(
+            trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
+        'robust_bound': var('robust_bound'),
         'lstm': var('lstm'),
     }) }}
 {% endmacro %}
@@ -63,7 +66,8 @@
 {#- What a period without a sale holds, by column: the var `gap_fill` over its defaults. -#}
 {% macro gap_fill() %}
     {%- set policies = {
-        'quantity': 'zero', 'revenue': 'zero', 'discount': 'zero', 'customers': 'zero', 'price': 'carry_forward',
+        'quantity': 'zero', 'revenue': 'zero', 'discount': 'zero', 'customers': 'zero', 'new_customers': 'zero',
+        'price': 'carry_forward',
     } -%}
     {%- set valid = ['zero', 'carry_forward', 'linear', 'spline', 'mean', 'median', 'seasonal', 'drop'] -%}
     {%- set chosen = var('gap_fill') or {} -%}

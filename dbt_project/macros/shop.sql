@@ -113,20 +113,6 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- 1 for the first of several identical lines, by time of loading. Without an order id identical lines may be
-    two sales, so all are kept. -#}
-{% macro copy_number() -%}
-    {%- if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') -%}
-    row_number() over (
-        partition by
-            order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text, revenue, discount
-        order by loaded_at
-    )
-    {%- else -%}
-    1
-    {%- endif -%}
-{%- endmacro %}
-
 {#- A series' category: the first of the var `static_attributes`, empty where there is none. -#}
 {% macro category_of(alias) -%}
     {%- if var('static_attributes') and trendcast.has_source('products') -%}

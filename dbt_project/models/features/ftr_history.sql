@@ -214,7 +214,8 @@ final as (
             when scaled.cv2_sale_long < 0.49 then 'intermittent'
             else 'lumpy'
         end as demand_class,
-        {{ trendcast.built_at() }} as built_at
+        {{ trendcast.built_at() }} as built_at,
+        {{ trendcast.built_with() }} as built_with
     from scaled
     inner join {{ ref('int_series') }} as series
         on scaled.series_no = series.series_no

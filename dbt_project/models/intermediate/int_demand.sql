@@ -22,6 +22,7 @@ with panel as (
         filled.revenue,
         filled.discount,
         filled.customers,
+        filled.new_customers,
         filled.{{ settings.measure }} as observed,
         {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
     from {{ ref('int_sales_filled') }} as filled
@@ -29,7 +30,9 @@ with panel as (
         on filled.series_id = series.series_id
     {% if has_stock %}
     left join {{ ref('int_stock') }} as stock
-        on filled.series_id = stock.series_id and filled.t = stock.t
+        on
+            filled.t = stock.t
+            and {{ trendcast.same_key(trendcast.source_key('inventory_columns'), 'series', 'stock') }}
     {% endif %}
 
 ),
@@ -166,6 +169,7 @@ select
     revenue,
     discount,
     customers,
+    new_customers,
     observed,
     is_stockout,
     {% if trendcast.gap_fill()[settings.measure] == 'drop' %}

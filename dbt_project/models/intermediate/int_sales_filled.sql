@@ -47,6 +47,7 @@ sold as (
         sales.revenue,
         sales.discount,
         sales.customers,
+        sales.new_customers,
         sales.revenue / nullif(sales.quantity, 0) as price,
         {% for column, policy in policies.items() %}
         {%- set expression = 'sales.revenue / nullif(sales.quantity, 0)' if column == 'price' else 'sales.' ~ column %}
@@ -99,7 +100,8 @@ select
     {{ trendcast.gap_filled(column, policies[column]) }} as {{ column }},
     {% endfor %}
     filled.since_sale > 0 as is_filled,
-    {{ trendcast.built_at() }} as built_at
+    {{ trendcast.built_at() }} as built_at,
+    {{ trendcast.built_with() }} as built_with
 from seasonal as filled
 inner join {{ ref('ftr_calendar') }} as calendar
     on filled.t = calendar.t

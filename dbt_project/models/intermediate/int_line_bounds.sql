@@ -1,0 +1,95 @@
+-- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
+-- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
+{%- set bound = var('robust_bound') %}
+{%- set series_key = [] %}
+{%- for column in var('series_key') %}{% do series_key.append(adapter.quote(column)) %}{% endfor %}
+{%- set seen = trendcast.lines_seen() %}
+{%- set columns = series_key + ['order_date', 'is_return', 'quantity', 'revenue'] %}
+with {% if seen -%}
+-- Lines that were read before need not be read again: their dates and amounts stand as they were cleaned.
+earlier as (
+
+    select {{ columns | join(', ') }}
+    from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
+    where
+        built_at < {{ trendcast.built_at() }}
+        and (loaded_at is null or loaded_at <= cast('{{ seen }}' as timestamp))
+        and coalesce(rejection_reason not in ('out_of_scope', 'test_order', 'cancelled'), true)
+
+),
+
+{% endif -%}
+newer as (
+
+    select {{ columns | join(', ') }}
+    from {{ ref('int_order_lines_described') }}
+    where
+        is_in_scope
+        and not is_test_order
+        and not is_cancelled
+        {% if seen %}
+        and loaded_at > cast('{{ seen }}' as timestamp)
+        {% endif %}
+
+),
+
+lines as (
+
+    select
+        {% for column in series_key %}
+        {{ column }},
+        {% endfor %}
+        {{ trendcast.month_number('order_date') }} as month_number,
+        case when not is_return and quantity > 0 then quantity end as quantity,
+        case when not is_return and quantity > 0 and revenue > 0 then revenue / quantity end as unit_price
+    from {% if seen %}(select * from earlier union all select * from newer){% else %}newer{% endif %} as every
+    where
+        {{ 'false' if bound is none else 'true' }}
+        and {{ trendcast.is_possible_date('order_date') }}
+
+),
+
+months as (
+
+    select
+        {% for column in series_key %}
+        {{ column }},
+        {% endfor %}
+        month_number,
+        {{ trendcast.series_id(var('series_key')) }} as series_id,
+        count(quantity) as sale_lines,
+        {{ trendcast.median_value('quantity') }} as quantity,
+        {{ trendcast.median_value('unit_price') }} as unit_price
+    from lines
+    {{ trendcast.group_by(series_key | length + 1) }}
+
+),
+
+-- Medians of medians: an absurd line does not move its month's, nor an absurd month the year's.
+typical as (
+
+    select
+        months.series_id,
+        months.month_number,
+        sum(earlier.sale_lines) as lines_before,
+        {{ trendcast.median_value('earlier.quantity') }} as typical_quantity,
+        {{ trendcast.median_value('earlier.unit_price') }} as typical_unit_price
+    from months
+    inner join months as earlier
+        on
+            months.series_id = earlier.series_id
+            and earlier.month_number between months.month_number - 12 and months.month_number - 1
+    group by 1, 2
+
+)
+
+select
+    series_id,
+    month_number,
+    lines_before,
+    typical_quantity,
+    typical_unit_price,
+    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 'null' }} as max_quantity,
+    typical_unit_price * {{ bound or 'null' }} as max_unit_price
+from typical
+where lines_before >= {{ var('robust_bound_lines') }}
