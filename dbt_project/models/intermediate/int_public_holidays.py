@@ -60,4 +60,5 @@ def public_holidays(country, subdivision, years):
             f"var 'holiday_subdivision' must be null or a part of {country} that the holidays library knows; "
             f"came: {subdivision!r}. Valid: {parts}"
         )
-    return holidays.country_holidays(country, subdiv=subdivision, years=years)
+    # The language is named, or the names would depend on the machine's locale.
+    return holidays.country_holidays(country, subdiv=subdivision, years=years, language="en_US")

@@ -6,6 +6,13 @@ select
     {{ trendcast.safe_mapped('inventory_columns', 'date', 'timestamp') }} as counted_at,
     {{ trendcast.safe_mapped('inventory_columns', 'on_hand', trendcast.type_amount()) }} as on_hand
 from {{ source('shop', 'inventory') }}
+{% if var('as_of') %}
+where coalesce(
+    cast({{ trendcast.safe_mapped('inventory_columns', 'date', 'timestamp') }} as date)
+    <= cast('{{ var("as_of") }}' as date),
+    true
+)
+{% endif %}
 {% else %}
 select
     cast(null as {{ dbt.type_string() }}) as product_id,
