@@ -69,13 +69,16 @@ select
     sold.t,
     {% for amount in amounts %}
     cast(
-        coalesce(sold.{{ amount }}, 0 * sold.returned_{{ amount }}){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        -- Nothing where there were only returns; null where the shop does not say.
+        coalesce(sold.{{ amount }}, 0 * sold.returned_{{ amount }})
+        {{ '- coalesce(netted.' ~ amount ~ ', 0)' if netted }}
         as {{ trendcast.type_double() }}
     ) as {{ amount }},
     {% endfor %}
     {% for amount in ['quantity', 'revenue'] %}
     cast(
-        coalesce(sold.returned_{{ amount }}, 0){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        coalesce(sold.returned_{{ amount }}, 0)
+        {{ '- coalesce(netted.' ~ amount ~ ', 0)' if netted }}
         as {{ trendcast.type_double() }}
     ) as returned_{{ amount }},
     {% endfor %}
