@@ -1,5 +1,7 @@
 -- One row per raw order line, with its date on the shop's clock, its amounts in the shop's currency, its product's
 -- attributes, its series and what the conditions of the vars say of it. Nothing is refused yet.
+-- depends_on: {{ ref('stg_products') }}
+-- depends_on: {{ ref('int_exchange_rates') }}
 {{ config(materialized='view') }}
 {%- set has_currency = var('order_columns').get('currency') is not none %}
 {%- set converted = ['revenue', 'discount'] if has_currency else [] %}

@@ -1,5 +1,6 @@
 -- One row per series and period in which it sold or had returns, up to the cutoff. Demand is never negative: returns
 -- take back at most what was sold to the same customer in the same period, by the var `returns`; the rest stands apart.
+-- depends_on: {{ ref('int_netted_returns') }}
 {%- set has_customers = var('order_columns').get('customer_id') is not none %}
 {%- set amounts = ['quantity', 'revenue', 'discount'] %}
 {%- set netted = trendcast.one_of('returns', ['net', 'count', 'reject']) == 'net' %}
