@@ -1,4 +1,4 @@
--- Every raw order line is either accepted or rejected, and none is counted twice; of those read (var `as_of`), if not all.
+-- Every raw order line that is read (var `as_of`) is either accepted or rejected, and none is counted twice.
 {%- set raw = ref('stg_order_lines') if var('as_of') else source('shop', 'order_lines') %}
 with counted as (
 

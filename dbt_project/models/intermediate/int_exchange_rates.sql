@@ -30,6 +30,13 @@ days as (
 
 ),
 
+currencies as (
+
+    select distinct currency
+    from known
+
+),
+
 joined as (
 
     select
@@ -38,7 +45,7 @@ joined as (
         known.rate,
         -- Days since a rate share its number, so max() over them carries it forward.
         count(known.rate) over (partition by currencies.currency order by days.date_day) as rate_number
-    from (select distinct known.currency from known) as currencies
+    from currencies
     cross join days
     left join known
         on currencies.currency = known.currency and days.date_day = known.rate_date and known.recency = 1

@@ -2,13 +2,6 @@
 -- sold in an earlier period stays sold: a return must not change what was known then.
 {%- set group_key = ['series_id', 'product_id', 'customer_id', 'location_id', 't'] %}
 {%- set amounts = ['quantity', 'revenue', 'discount'] %}
-{%- set line_key -%}
-lines.series_id = return_groups.series_id
-            and lines.product_id = return_groups.product_id
-            and coalesce(lines.customer_id, '') = return_groups.customer_id
-            and coalesce(lines.location_id, '') = return_groups.location_id
-            and {{ trendcast.period_index('lines.order_date') }} = return_groups.t
-{%- endset %}
 -- Few, next to the sales: those are read only to be joined to these, and not at all where there are none.
 with returned as (
 
@@ -78,7 +71,11 @@ sold as (
     from return_groups
     inner join {{ ref('int_order_lines') }} as lines
         on
-            {{ line_key }}
+            return_groups.series_id = lines.series_id
+            and return_groups.product_id = lines.product_id
+            and return_groups.customer_id = coalesce(lines.customer_id, '')
+            and return_groups.location_id = coalesce(lines.location_id, '')
+            and return_groups.t = {{ trendcast.period_index('lines.order_date') }}
     where not lines.is_return
     {{ trendcast.group_by(6) }}
 
@@ -87,20 +84,21 @@ sold as (
 taken_from_orders as (
 
     select
+        {% for amount in amounts %}
+        sold.{{ amount }} as sold_{{ amount }},
+        {{ trendcast.taken_back('sold.' ~ amount, 'returned_as_named.' ~ amount) }} as taken_{{ amount }},
+        {% endfor %}
         {% for column in group_key %}
         sold.{{ column }},
         {% endfor %}
-        {% for amount in amounts %}
-        sold.{{ amount }} as sold_{{ amount }},
-        {{ trendcast.taken_back('sold.' ~ amount, 'returned_as_named.' ~ amount) }} as taken_{{ amount }}{{ ',' if not loop.last }}
-        {% endfor %}
+        sold.order_id
     from sold
     left join returned_as_named
         on
-            {% for column in group_key %}
-            sold.{{ column }} = returned_as_named.{{ column }} and
-            {% endfor %}
             sold.order_id = returned_as_named.order_id
+            {% for column in group_key %}
+            and sold.{{ column }} = returned_as_named.{{ column }}
+            {% endfor %}
 
 ),
 
@@ -111,8 +109,9 @@ left_over as (
         {{ group_key | join(', ') }},
         {% for amount in amounts %}
         sum(sold_{{ amount }}) - sum(taken_{{ amount }}) as left_{{ amount }},
-        sum(taken_{{ amount }}) as taken_{{ amount }}{{ ',' if not loop.last }}
+        sum(taken_{{ amount }}) as taken_{{ amount }},
         {% endfor %}
+        count(*) as orders
     from taken_from_orders
     {{ trendcast.group_by(5) }}
 
@@ -123,27 +122,39 @@ returned_unnamed as (
     select
         {{ group_key | join(', ') }},
         {% for amount in amounts %}
-        sum({{ amount }}) as {{ amount }}{{ ',' if not loop.last }}
+        sum({{ amount }}) as {{ amount }},
         {% endfor %}
+        count(*) as orders
     from returned_as_named
     where not is_named
     {{ trendcast.group_by(5) }}
 
+),
+
+taken as (
+
+    select
+        {% for amount in amounts %}
+        left_over.taken_{{ amount }}
+        + {{ trendcast.taken_back('left_over.left_' ~ amount, 'returned_unnamed.' ~ amount) }} as {{ amount }},
+        {% endfor %}
+        left_over.series_id,
+        left_over.t
+    from left_over
+    left join returned_unnamed
+        on
+            left_over.series_id = returned_unnamed.series_id
+            {% for column in group_key if column != 'series_id' %}
+            and left_over.{{ column }} = returned_unnamed.{{ column }}
+            {% endfor %}
+
 )
 
 select
-    left_over.series_id,
-    left_over.t,
-    {% for amount in amounts %}
-    cast(sum(
-        left_over.taken_{{ amount }}
-        + {{ trendcast.taken_back('left_over.left_' ~ amount, 'returned_unnamed.' ~ amount) }}
-    ) as {{ trendcast.type_exact() }}) as {{ amount }}{{ ',' if not loop.last }}
-    {% endfor %}
-from left_over
-left join returned_unnamed
-    on
-        {% for column in group_key %}
-        {{ 'and ' if not loop.first }}left_over.{{ column }} = returned_unnamed.{{ column }}
-        {% endfor %}
+    series_id,
+    t,
+    cast(sum(quantity) as {{ trendcast.type_exact() }}) as quantity,
+    cast(sum(revenue) as {{ trendcast.type_exact() }}) as revenue,
+    cast(sum(discount) as {{ trendcast.type_exact() }}) as discount
+from taken
 group by 1, 2

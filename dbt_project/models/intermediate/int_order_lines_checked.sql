@@ -1,5 +1,6 @@
 -- One row per raw order line, with its series and, where cleaning refuses it, the first reason that applies.
 -- Of an accepted return, quantity and money are below zero, however the shop reports it.
+-- depends_on: {{ ref('int_line_bounds') }}
 {{ config(
     materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
     post_hook='{{ trendcast.forget_lines() }}'

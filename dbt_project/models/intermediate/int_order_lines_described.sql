@@ -1,6 +1,8 @@
 -- One row per raw order line, with its date on the shop's clock, its amounts in the shop's currency, its product's
 -- attributes, its series and what the conditions of the vars say of it. Nothing is refused yet. A view
 -- that looks at no other line, so that a build which wants few lines reads few.
+-- depends_on: {{ ref('stg_products') }}
+-- depends_on: {{ ref('int_exchange_rates') }}
 {{ config(materialized='view') }}
 {%- set has_currency = var('order_columns').get('currency') is not none %}
 {%- set converted = ['revenue', 'discount'] if has_currency else [] %}

@@ -1,5 +1,6 @@
 -- One row per series and period in which it sold or had returns, up to the cutoff. Demand is never negative: returns
 -- take back at most what was sold to the same customer in the same period, by the var `returns`; the rest stands apart.
+-- depends_on: {{ ref('int_netted_returns') }}
 {{ trendcast.keeps_rows() }}
 {%- set seen = trendcast.seen() %}
 {%- set has_customers = var('order_columns').get('customer_id') is not none %}
@@ -105,13 +106,16 @@ select
     sold.t,
     {% for amount in amounts %}
     cast(
-        coalesce(sold.{{ amount }}, 0 * sold.returned_{{ amount }}){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        -- Nothing where there were only returns; null where the shop does not say.
+        coalesce(sold.{{ amount }}, 0 * sold.returned_{{ amount }})
+        {{ '- coalesce(netted.' ~ amount ~ ', 0)' if netted }}
         as {{ trendcast.type_double() }}
     ) as {{ amount }},
     {% endfor %}
     {% for amount in ['quantity', 'revenue'] %}
     cast(
-        coalesce(sold.returned_{{ amount }}, 0){{ ' - coalesce(netted.' ~ amount ~ ', 0)' if netted }}
+        coalesce(sold.returned_{{ amount }}, 0)
+        {{ '- coalesce(netted.' ~ amount ~ ', 0)' if netted }}
         as {{ trendcast.type_double() }}
     ) as returned_{{ amount }},
     {% endfor %}
