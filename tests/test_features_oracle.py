@@ -43,8 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 QUICK = ("default", "linear")
 
-# A sale: t, quantity, revenue, discount.
-Sale = tuple[int, float, float, float]
+# A sale: t, quantity, revenue, discount, customers, new customers.
+Sale = tuple[int, float, float, float, int, int]
 
 
 @st.composite
@@ -65,7 +65,9 @@ def sales(draw: st.DrawFn) -> dict[str, list[Sale]]:
             quantity = draw(st.sampled_from(quantities))
             cut = draw(st.sampled_from([0.0, 0.0, 0.25]))
             revenue = round(quantity * price * (1 - cut), 2)
-            rows.append((t, quantity, revenue, round(quantity * price * cut, 2)))
+            customers = draw(st.integers(0, 3))
+            fresh = draw(st.integers(0, customers))
+            rows.append((t, quantity, revenue, round(quantity * price * cut, 2), customers, fresh))
         out[f"s{k}"] = rows
     return out
 
@@ -75,7 +77,7 @@ def sales(draw: st.DrawFn) -> dict[str, list[Sale]]:
 
 def filled(rows: list[Sale], policies: dict[str, str]) -> dict[str, list[float]]:
     """Values of each column for every period from the first sale to the cutoff, by policy."""
-    by_t = {t: (q, r, d, r / q) for t, q, r, d in rows}
+    by_t = {t: (q, r, d, r / q) for t, q, r, d, _, _ in rows}
     out: dict[str, list[float]] = {name: [] for name in ZERO}
     for position, name in enumerate(("quantity", "revenue", "discount", "price")):
         policy = policies.get(name, ZERO[name])
@@ -140,7 +142,7 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
     policies = vars.get("gap_fill", {})
     out = []
     for series_id, rows in shop.items():
-        sold = {t for t, *_ in rows}
+        sold = {t: (customers, fresh) for t, *_, customers, fresh in rows}
         columns = filled(rows, policies)
         observed = columns["quantity"]
         demand, stockout = demand_of(observed, vars)
@@ -159,6 +161,8 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
             selling = [v for v in long if v > 0]
             prices = columns["price"][: i + 1]
             dropped = policies.get("quantity") == "drop" and t not in sold
+            buying = [sold.get(s, (0, 0)) for s in range(rows[0][0], t + 1)][-MEDIUM:]
+            buyers, fresh = (sum(column) for column in zip(*buying, strict=True))
             last = max((j for j, v in enumerate(y) if v > 0), default=None)
             out.append(
                 {
@@ -196,6 +200,8 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
                     "price_change": change(prices, LONG),
                     "price_change_medium": change(prices, MEDIUM),
                     "discount_depth_medium": np.mean(share[: i + 1][-MEDIUM:]),
+                    "customers_medium": buyers / len(buying),
+                    "new_customer_share": fresh / buyers if buyers else 0.0,
                     "discount_depth": share[i],
                     "season_last": y[-1],
                     "season_mean_4": np.mean(same[:4]),
@@ -258,12 +264,15 @@ def runner(sql: dict[str, str]) -> Run:
         with duckdb.connect(":memory:", config={"threads": 2}) as connection:
             rows = pd.DataFrame(
                 [(s, *row) for s, rows in shop.items() for row in rows],
-                columns=["series_id", "t", "quantity", "revenue", "discount"],
+                columns=[
+                    *("series_id", "t", "quantity", "revenue", "discount"),
+                    *("customers", "new_customers"),
+                ],
             )
             connection.register("rows", rows)
             connection.execute(
                 f"""
-                create table int_sales as select *, series_id as product_id, 1 as customers from rows;
+                create table int_sales as select *, series_id as product_id from rows;
                 create table int_cutoffs as select 0 as fold, {CUTOFF_T} as cutoff_t;
                 create table ftr_calendar as
                     select cast(t as integer) as t, date '1970-01-01' + cast(t as integer) as ds
@@ -278,7 +287,7 @@ def runner(sql: dict[str, str]) -> Run:
             for name in MODELS:
                 connection.execute(f"create table {name} as {sql[name]}")
             return connection.sql(
-                "select * exclude (built_at) from ftr_history order by series_id, t"
+                "select * exclude (built_at, built_with) from ftr_history order by series_id, t"
             ).df()
 
     return run

@@ -22,7 +22,10 @@ from trendcast.errors import ProjectError
 
 PACKAGE = "trendcast"
 PACKAGED_PROJECT = Path(__file__).parent / "_project"
-FEATURE_MODELS = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static")
+FEATURE_MODELS = (
+    *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
+    *("ftr_category", "ftr_design"),
+)
 DESIGN_ROLES = ("history", "season", "known")
 
 

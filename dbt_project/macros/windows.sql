@@ -310,7 +310,7 @@ windowed as (
     {%- endfor -%}
     {%- set names = columns | list -%}
     {%- for named in [lags, sums, minima, maxima, ewms, season_sums] -%}
-        {%- for name in named if name not in names and name not in made -%}
+        {%- for name, lengths in named.items() if lengths and name not in names and name not in made -%}
             {%- do names.append(name) -%}
         {%- endfor -%}
     {%- endfor -%}

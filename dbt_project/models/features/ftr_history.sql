@@ -6,6 +6,7 @@
 {%- set exact = trendcast.type_exact() %}
 {%- set lags, ewm = trendcast.uses('lags'), trendcast.uses('ewm') %}
 {%- set spread, price = trendcast.uses('spread'), trendcast.uses('price') %}
+{%- set customers = trendcast.uses('customers') %}
 {%- set seen = trendcast.seen() %}
 {#- Rows before the first new one that the windows reach back to. #}
 {%- set reach = [long, 8 * season, 3 * medium] | max %}
@@ -42,6 +43,10 @@ panel as (
         demand.demand as y,
         case when demand.is_observed then demand.observed end as actual,
         demand.price,
+        {% if customers %}
+        cast(demand.customers as {{ trendcast.type_double() }}) as customers,
+        cast(demand.new_customers as {{ trendcast.type_double() }}) as new_customers,
+        {% endif %}
         coalesce(demand.discount / nullif(demand.discount + demand.revenue, 0), 0) as discount_depth,
         case when demand.demand > 0 then demand.t end as sale_t,
         -- Exact decimals, because these are summed over all of the history.
@@ -90,6 +95,8 @@ panel as (
         'price_known': [medium, long] if price else [long],
         'has_price': [medium, long] if price else [long],
         'discount_depth': [medium] if price else [],
+        'customers': [medium] if customers else [],
+        'new_customers': [medium] if customers else [],
     },
     minima={'y': [medium]} if spread else {},
     maxima={'y': [medium, long] if spread else [medium]},
@@ -188,6 +195,12 @@ final as (
             / nullif(scaled.price_known_sum_{{ medium }} / nullif(scaled.has_price_sum_{{ medium }}, 0), 0)
         ), 0) as price_change_medium,
         {{ trendcast.mean_of('scaled.discount_depth', medium) }} as discount_depth_medium,
+        {% endif %}
+        {% if customers %}
+        {{ trendcast.mean_of('scaled.customers', medium) }} as customers_medium,
+        coalesce(
+            scaled.new_customers_sum_{{ medium }} / nullif(scaled.customers_sum_{{ medium }}, 0), 0
+        ) as new_customer_share,
         {% endif %}
         scaled.discount_depth,
         scaled.y as season_last,
