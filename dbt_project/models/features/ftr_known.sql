@@ -1,6 +1,8 @@
--- One row per series and period from its first sale to the horizon's end: what is planned in advance. A plan the shop
+-- One row per series and period from its first sale to the horizon's end: what is planned in advance. A view, for it is
+-- but a join of small tables, so no table of every series and period need be written or kept up. A plan the shop
 -- does not have costs no join.
 -- depends_on: {{ ref('int_promotions') }}, {{ ref('int_prices') }}
+{{ config(materialized="view") }}
 {%- set horizon = trendcast.settings().horizon %}
 select
     series.series_id,
