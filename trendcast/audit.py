@@ -35,7 +35,10 @@ COMPARED = {
     "ftr_known": 1,
     "ftr_calendar": 1,
     "ftr_static": None,
+    "ftr_category": 0,
 }
+# Columns that tell builds apart, and say nothing of what was known.
+UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with'))"
 ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
 
@@ -172,8 +175,8 @@ def _require_change(whole: Build, other: Build, cut: str) -> None:
     """Refuse to call a comparison a proof where the two builds are the same after the cut too."""
     with _both(whole, other) as warehouse:
         rows = warehouse.query(
-            f"select 1 from (from {_inside('whole', whole, 'int_sales_filled')} "
-            f"except all from {_inside('other', other, 'int_sales_filled')}) limit 1"
+            f"select 1 from (select {UNCOMPARED} from {_inside('whole', whole, 'int_sales_filled')} "
+            f"except all select {UNCOMPARED} from {_inside('other', other, 'int_sales_filled')}) limit 1"
         )
     if not len(rows):
         raise DataError(
@@ -188,7 +191,7 @@ def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:
         for model, horizons in COMPARED.items():
             condition = _known(whole, model, cut_t, horizons)
             sides = [
-                f"(select * from {_inside(alias, one, model)} where {condition})"
+                f"(select {UNCOMPARED} from {_inside(alias, one, model)} where {condition})"
                 for alias, one in (("whole", whole), ("other", other))
             ]
             row = warehouse.query(
@@ -209,7 +212,7 @@ def _known(whole: Build, model: str, cut_t: int, horizons: int | None) -> str:
     conditions = []
     if horizons is not None:
         conditions.append(f"t <= {cut_t + horizons * whole.project.settings.horizon}")
-    if model != "ftr_calendar":
+    if model not in ("ftr_calendar", "ftr_category"):
         begun = f"select series_id from {_inside('whole', whole, 'int_series')} where first_t <= {cut_t}"
         conditions.append(f"series_id in ({begun})")
     return " and ".join(conditions)
@@ -223,7 +226,7 @@ def _inside(alias: str, one: Build, model: str) -> str:
 
 def _differing(warehouse: Warehouse, sides: list[str], model: str) -> list[str]:
     """Names of the columns that differ where the keys are the same."""
-    keys = [k for k in ("series_id", "t") if k in warehouse.columns(sides[0])]
+    keys = [k for k in ("series_id", "category", "t") if k in warehouse.columns(sides[0])]
     columns = [c for c in warehouse.columns(sides[0]) if c not in keys]
     counts = ", ".join(
         f"count(case when a.{quote(c)} is distinct from b.{quote(c)} then 1 end) as {quote(c)}"
