@@ -29,7 +29,12 @@
     older version, a full refresh was asked for, lines do not say when they were loaded, or the engine is another. -#}
 {% macro left_by_earlier_runs(name) %}
     {#- A unit test has no graph. #}
-    {%- if not execute or 'nodes' not in graph or flags.FULL_REFRESH or target.type != 'duckdb' or not var('order_columns').get('loaded_at') -%}
+    {%- if not execute or 'nodes' not in graph or flags.FULL_REFRESH or target.type != 'duckdb'
+        or not var('order_columns').get('loaded_at') -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {#- Stock is counted and promotions are planned beside the order lines, and say nothing of when they changed. #}
+    {%- if name == 'ftr_history' and (trendcast.has_source('inventory') or var('outliers') != 'none') -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set named = trendcast.relation_of(name) -%}
@@ -190,7 +195,8 @@
         'shop_database', 'shop_schema', 'orders_table', 'products_table', 'inventory_table', 'order_columns',
         'product_columns', 'order_scope', 'as_of', 'order_timezone', 'duplicate_lines', 'min_order_date',
         'max_quantity', 'max_unit_price', 'robust_bound', 'robust_bound_lines', 'returns', 'return_when', 'cancelled_when',
-        'test_order_when', 'currency', 'exchange_rates_table', 'exchange_rate_columns', 'grain', 'series_key', 'measure', 'gap_fill', 'stockout_chance', 'outliers',
-        'outlier_threshold', 'cutoff', 'season_length', 'windows', 'features', 'lookback_days',
+        'test_order_when', 'currency', 'exchange_rates_table', 'exchange_rate_columns', 'grain', 'series_key',
+        'measure', 'gap_fill', 'stockout_chance', 'outliers', 'outlier_threshold', 'cutoff', 'season_length', 'windows',
+        'features', 'lookback_days', 'inventory_columns', 'inventory_snapshots',
     ]) }}
 {% endmacro %}
