@@ -62,7 +62,7 @@ select
     lines_before,
     typical_quantity,
     typical_unit_price,
-    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 'null' }} as max_quantity,
-    typical_unit_price * {{ bound or 'null' }} as max_unit_price
+    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 0 }} as max_quantity,
+    typical_unit_price * {{ bound or 0 }} as max_unit_price
 from typical
 where lines_before >= {{ var('robust_bound_lines') }}
