@@ -213,7 +213,7 @@ def test_a_failure_halfway_leaves_the_marts_as_they_were(
     )
     done = shop.run("run")
     assert done.returncode == 1
-    assert "int_order_lines_checked" in done.stderr
+    assert "int_line_bounds" in done.stderr
     assert "is gone" in done.stderr
     assert "Traceback" not in done.stderr
     assert marts(shop) == before

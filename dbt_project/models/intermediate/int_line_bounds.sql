@@ -1,6 +1,7 @@
 -- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
 -- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
 {%- set bound = var('robust_bound') %}
+{%- set pooled = 'product_id' not in var('series_key') %}
 {%- set series_key = [] %}
 {%- for column in var('series_key') %}{% do series_key.append(adapter.quote(column)) %}{% endfor %}
 {%- set seen = trendcast.lines_seen() %}
@@ -41,7 +42,11 @@ lines as (
         {% endfor %}
         {{ trendcast.month_number('order_date') }} as month_number,
         case when not is_return and quantity > 0 then quantity end as quantity,
-        case when not is_return and quantity > 0 and revenue > 0 then revenue / quantity end as unit_price
+        -- A series that pools products has no typical price: a gas grill among garden gloves is no typing error.
+        case
+            when {{ pooled }} then null
+            when not is_return and quantity > 0 and revenue > 0 then revenue / quantity
+        end as unit_price
     from {% if seen %}(select * from earlier union all select * from newer){% else %}newer{% endif %} as every
     where
         {{ 'false' if bound is none else 'true' }}
@@ -89,7 +94,7 @@ select
     lines_before,
     typical_quantity,
     typical_unit_price,
-    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 'null' }} as max_quantity,
-    typical_unit_price * {{ bound or 'null' }} as max_unit_price
+    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 0 }} as max_quantity,
+    typical_unit_price * {{ bound or 0 }} as max_unit_price
 from typical
 where lines_before >= {{ var('robust_bound_lines') }}

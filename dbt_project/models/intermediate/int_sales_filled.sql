@@ -5,6 +5,7 @@
 {%- set columns = policies.keys() | list %}
 {%- set season = trendcast.settings().season_length %}
 {%- set seen = trendcast.seen() %}
+{%- set price = 'sales.revenue / nullif(sales.quantity, 0)' %}
 {#- These policies look at the last sale only; the others at all sales so far. #}
 {%- set short_memory = policies.values() | reject('in', ['zero', 'carry_forward', 'drop']) | list | length == 0 %}
 with {% if seen -%}
@@ -14,14 +15,14 @@ changes as (
 
 ),
 
--- The last sale before what is new: it fills the gap up to the next.
+-- The last sale with a price before what is new: it fills the gap up to the next.
 starts as (
 
     select
         changes.series_id,
         changes.from_t,
         {% if short_memory %}
-        max(case when sales.t < changes.from_t then sales.t end) as sale_t
+        max(case when sales.t < changes.from_t and sales.quantity > 0 then sales.t end) as sale_t
         {% else %}
         min(sales.t) as sale_t
         {% endif %}
@@ -48,9 +49,10 @@ sold as (
         sales.discount,
         sales.customers,
         sales.new_customers,
-        sales.revenue / nullif(sales.quantity, 0) as price,
+        -- Where all that was sold came back in the same period, the price is that of the sale before.
+        {{ trendcast.sales_so_far('last_value(' ~ price ~ ' ignore nulls)') }} as price,
         {% for column, policy in policies.items() %}
-        {%- set expression = 'sales.revenue / nullif(sales.quantity, 0)' if column == 'price' else 'sales.' ~ column %}
+        {%- set expression = price if column == 'price' else 'sales.' ~ column %}
         {{- trendcast.gap_fill_inputs(column, expression, policy) }}
         {%- endfor %}
         {%- if 'linear' in policies.values() or 'spline' in policies.values() %}
@@ -63,7 +65,7 @@ sold as (
         ) - sales.t as periods
     from {{ ref('int_sales') }} as sales
     inner join {{ ref('int_series') }} as series
-        on sales.series_id = series.series_id
+        on sales.series_id = series.series_id and sales.t >= series.first_t
     {% if seen %}
     inner join starts
         on sales.series_id = starts.series_id and sales.t >= coalesce(starts.sale_t, sales.t)

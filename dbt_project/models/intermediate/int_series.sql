@@ -12,4 +12,6 @@ select
     cast(sum(cast(quantity as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }}) as total_quantity,
     cast(sum(cast(revenue as {{ trendcast.type_amount() }})) as {{ trendcast.type_double() }}) as total_revenue
 from {{ ref('int_sales') }}
+-- Returns alone make no series, and none begins with them.
+where sale_lines > 0
 {{ trendcast.group_by(var('series_key') | length + 1) }}
