@@ -23,7 +23,7 @@ from benchmarks.common import Report, arguments, median, say
 from trendcast.dbt import Dbt
 
 REPO = Path(__file__).resolve().parent.parent
-PANEL = ("+ftr_history", "ftr_known", "ftr_category")
+PANEL = ("+ftr_category", "+ftr_known")
 COMPARED = ("int_order_lines_checked", "int_sales", "int_sales_filled", "ftr_history")
 VARS = {
     "shop_schema": "raw",

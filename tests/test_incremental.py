@@ -36,7 +36,7 @@ def line(
         "customer_id": f"c{(day * 7 + len(order)) % 13}",
         "product_id": product,
         "ordered_at": FIRST + dt.timedelta(days=day),
-        "quantity": quantity,
+        "quantity": float(quantity),
         "revenue": round(abs(quantity) * (3 + day % 3), 2),
         "discount": 0.5 * (day % 4 == 0),
         "loaded_at": FIRST + dt.timedelta(days=(day if loaded is None else loaded) + 1),
