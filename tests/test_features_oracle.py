@@ -206,7 +206,7 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
                     "season_last": y[-1],
                     "season_mean_4": np.mean(same[:4]),
                     "season_mean_8": np.mean(same[:8]),
-                    "season_error_sum": sum(steps) if steps else np.nan,
+                    "season_error_sum": float(sum(steps)),
                     "error_scale": np.mean(steps) if steps else np.mean(naive) if naive else np.nan,
                     "demand_level": level,
                     "demand_variance": (2 * np.var(medium) + level) / 3,

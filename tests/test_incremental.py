@@ -16,7 +16,7 @@ from tests.conftest import REPO, Shop
 from trendcast.dbt import FEATURES, Dbt
 
 KEPT = ("int_order_lines_checked", "int_sales", "int_sales_filled", "ftr_history")
-COMPARED = (*KEPT, "int_series", "int_cutoffs", "ftr_known", "ftr_calendar", "ftr_category")
+COMPARED = (*KEPT, "int_line_bounds", "int_series", "int_cutoffs", "ftr_known", "ftr_calendar", "ftr_category")
 FIRST = dt.datetime(2025, 1, 1, 9)
 DAYS = 150
 VARS: dict[str, Any] = {
@@ -228,7 +228,7 @@ def test_every_var_the_panel_may_depend_on_is_in_the_digest() -> None:
             "review_columns",
             "review_timezone",
         ),
-        *("holiday_country", "holiday_subdivision", "static_attributes"),
+        *("holiday_country", "holiday_subdivision"),
         # Forecasting.
         *("horizon", "backtest_folds", "backtest_step", "models", "champion_metric", "seed"),
         *("train_periods", "train_stride", "lstm", "window_branches"),

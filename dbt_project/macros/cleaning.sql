@@ -104,16 +104,29 @@
     to_utc_timestamp({{ trendcast.try_cast(expression, 'timestamp') }}, current_timezone())
 {%- endmacro %}
 
-{#- 1 for the first of several identical lines, by time of loading. Without an order id identical lines may be
-    two sales, so all are kept. -#}
+{#- What identical lines have in common. Amounts without their sign, for accepted returns have theirs turned. -#}
+{% macro copy_key() %}
+    {%- set key = [
+        'order_id', 'customer_id', 'product_id', 'location_id', 'ordered_at_text', 'quantity_text', 'abs(revenue)',
+        'abs(discount)',
+    ] -%}
+    {%- for column in ['currency', 'status'] if var('order_columns').get(column) -%}
+        {%- do key.append(column) -%}
+    {%- endfor -%}
+    {{ return(key) }}
+{% endmacro %}
+
+{#- Whether copies are looked for: without an order id identical lines may be two sales, so all are kept. -#}
+{% macro counts_copies() %}
+    {{ return(var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') is not none) }}
+{% endmacro %}
+
+{#- 1 for the first of several identical lines, by time of loading. -#}
 {% macro copy_number() -%}
-    {%- if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') -%}
+    {%- if trendcast.counts_copies() -%}
     row_number() over (
         partition by
-            order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text, revenue, discount
-            {%- for column in ['currency', 'status'] if var('order_columns').get(column) -%}
-            , {{ column }}
-            {%- endfor %}
+            {{ trendcast.copy_key() | join(',\n            ') }}
         order by loaded_at
     )
     {%- else -%}

@@ -34,7 +34,7 @@
         {{ return(none) }}
     {%- endif -%}
     {#- Stock is counted and promotions are planned beside the order lines, and say nothing of when they changed. #}
-    {%- if name == 'ftr_history' and (trendcast.has_source('inventory') or var('outliers') != 'none') -%}
+    {%- if name in ['ftr_history', 'ftr_category'] and (trendcast.has_source('inventory') or var('outliers') != 'none') -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set named = trendcast.relation_of(name) -%}
@@ -54,7 +54,7 @@
     {%- if checked is none -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set digest = 'count(*), bit_xor(hash(order_id, product_id, location_id, ordered_at_text, quantity_text))' -%}
+    {%- set digest = 'count(*), sum(abs(quantity))' -%}
     {%- set row = run_query(
         "with earlier as (from " ~ checked ~ " where built_at < " ~ trendcast.built_at() ~ "), "
         ~ "mark as (select max(loaded_at) - interval '" ~ var('lookback_days') ~ " days' as loaded_at, "
@@ -84,18 +84,13 @@
     )
 {% endmacro %}
 
-{#- Whether this build cleans a line: it is new, or (with a CTE `late`, of the var `robust_bound`) of a late series. -#}
-{% macro is_to_clean(alias, seen) -%}
-    (
-            {{ alias }}.loaded_at > cast('{{ seen }}' as timestamp)
-            {%- if var('robust_bound') is not none %}
-            or exists (
-                select 1 from late
-                where
-                    late.series_id = {{ alias }}.series_id
-                    and late.month_number < {{ trendcast.month_number(alias ~ '.order_date') }}
-            )
-            {%- endif %}
+{#- Whether a line is of a later month of one of those, which are in a CTE `late`. -#}
+{% macro is_of_late_series(alias) -%}
+    exists (
+            select 1 from late
+            where
+                late.series_id = {{ alias }}.series_id
+                and late.month_number < {{ trendcast.month_number(alias ~ '.order_date') }}
         )
 {%- endmacro %}
 
@@ -107,11 +102,16 @@
             with late as ({{ trendcast.late_series(seen) }})
         {%- endif %}
         delete from {{ this }} as lines where lines.built_at < {{ trendcast.built_at() }}
-        {%- if seen %} and {{ trendcast.is_to_clean('lines', seen) }}{% endif -%}
+        {%- if seen %} and (
+            lines.loaded_at > cast('{{ seen }}' as timestamp)
+            {%- if var('robust_bound') is not none %} or {{ trendcast.is_of_late_series('lines') }}{% endif %}
+        )
+        {%- endif -%}
     {%- endif -%}
 {% endmacro %}
 
-{#- What a table of the panel has seen: {'built_at': of its newest row, 't': its last period}; none: build it anew. -#}
+{#- What a table of the panel has seen: {'built_at': of its newest row, 't': its last period, 'from_t': the first period that
+    is new of any series}; none: build it anew. -#}
 {% macro seen() %}
     {%- set left = trendcast.left_by_earlier_runs(this.identifier)
         if execute and 'nodes' in graph and is_incremental() else none -%}
@@ -124,7 +124,13 @@
         ~ trendcast.relation_of('int_cutoffs') ~ " where fold = 0), false) from " ~ left
         ~ " where built_at < " ~ trendcast.built_at()
     ).rows[0] -%}
-    {{ return({'built_at': row[0], 't': row[1] | int} if row[2] else none) }}
+    {%- if not row[2] -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set seen = {'built_at': row[0], 't': row[1] | int} -%}
+    {%- set first = run_query('select min(from_t) from (' ~ trendcast.touched(seen) ~ ') as touched').rows[0][0] -%}
+    {%- do seen.update({'from_t': [first | int, seen.t + 1] | min if first is not none else seen.t + 1}) -%}
+    {{ return(seen) }}
 {% endmacro %}
 
 {#- The series that lines have come for since a table was built, and the first period of those: series_id, from_t. -#}
@@ -153,13 +159,22 @@
     {%- if execute and is_incremental() -%}
         {%- set seen = trendcast.seen() -%}
         delete from {{ this }} where built_at < {{ trendcast.built_at() }}
-        {%- if seen %} and (
+        {%- if seen %} and t >= {{ seen.from_t }} and (
             t > {{ seen.t }} or exists (
                 select 1 from ({{ trendcast.touched(seen) }}) as touched
                 where touched.series_id = {{ this }}.series_id and touched.from_t <= {{ this }}.t
             )
         )
         {%- endif -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#- The post-hook of a table by category: it is built again, for all of them, from the first period that is new of any series. -#}
+{% macro forget_categories() %}
+    {%- if execute and is_incremental() -%}
+        {%- set seen = trendcast.seen() -%}
+        delete from {{ this }} where built_at < {{ trendcast.built_at() }}
+        {%- if seen %} and t >= {{ seen.from_t }}{% endif -%}
     {%- endif -%}
 {% endmacro %}
 
@@ -197,6 +212,6 @@
         'max_quantity', 'max_unit_price', 'robust_bound', 'robust_bound_lines', 'returns', 'return_when', 'cancelled_when',
         'test_order_when', 'currency', 'exchange_rates_table', 'exchange_rate_columns', 'grain', 'series_key',
         'measure', 'gap_fill', 'stockout_chance', 'outliers', 'outlier_threshold', 'cutoff', 'season_length', 'windows',
-        'features', 'lookback_days', 'inventory_columns', 'inventory_snapshots',
+        'features', 'lookback_days', 'static_attributes', 'inventory_columns', 'inventory_snapshots',
     ]) }}
 {% endmacro %}

@@ -93,6 +93,11 @@
     decimal(30, 6)
 {%- endmacro %}
 
+{#- A sum of exact amounts. -#}
+{% macro type_sum() -%}
+    decimal(38, 6)
+{%- endmacro %}
+
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
 {% macro type_double() -%}
     {{ return(adapter.dispatch('type_double', 'trendcast')()) }}

@@ -1,5 +1,10 @@
 -- One row per category and period: what the series of a category did together, as of the end of the period. The
 -- category is the first of the var `static_attributes`; without one, all series are one category.
+{{ config(
+    materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
+    post_hook='{{ trendcast.forget_categories() }}'
+) }}
+{%- set seen = trendcast.seen() %}
 {%- set exact = trendcast.type_exact() %}
 {%- set double = trendcast.type_double() %}
 with members as (
@@ -16,6 +21,9 @@ with members as (
     from {{ ref('ftr_history') }} as history
     inner join {{ ref('ftr_static') }} as static
         on history.series_id = static.series_id
+    {% if seen %}
+    where history.t >= {{ seen.from_t }}
+    {% endif %}
 
 ),
 
@@ -46,5 +54,7 @@ select
     coalesce(ln(nullif(mean_medium, 0) / nullif(mean_long, 0)), 0) as category_trend_long,
     zero_share_medium as category_zero_share,
     price_change as category_price_change,
-    discount_depth as category_discount_depth
+    discount_depth as category_discount_depth,
+    {{ trendcast.built_at() }} as built_at,
+    {{ trendcast.built_with() }} as built_with
 from summed

@@ -40,7 +40,6 @@ panel as (
         demand.ds,
         demand.age + 1 as row_number,
         demand.is_filled,
-        demand.demand as y,
         case when demand.is_observed then demand.observed end as actual,
         demand.price,
         {% if customers %}
@@ -48,23 +47,17 @@ panel as (
         cast(demand.new_customers as {{ trendcast.type_double() }}) as new_customers,
         {% endif %}
         coalesce(demand.discount / nullif(demand.discount + demand.revenue, 0), 0) as discount_depth,
-        case when demand.demand > 0 then demand.t end as sale_t,
-        -- Exact decimals, because these are summed over all of the history.
-        {% if seen %}case when demand.t >= before.from_t then{% endif %}
-        abs(
-            cast(demand.demand as {{ exact }})
-            - lag(cast(demand.demand as {{ exact }}), {{ season }})
-                over (partition by demand.series_no order by demand.t)
-        ){% if seen %} end{% endif %} as season_error{% if seen %},
+        {% if seen %}
         before.from_t,
         before.last_sale_t as last_sale_t_before,
-        before.season_error_sum as season_error_sum_before
+        before.season_error_sum as season_error_sum_before,
         {% endif %}
-
+        demand.demand as y
     from {{ ref('int_demand') }} as demand
     {% if seen %}
     inner join before
         on demand.series_no = before.series_no and demand.t >= before.from_t - {{ reach }}
+    where demand.t >= {{ seen.from_t - reach }}
     {% endif %}
 
 ),
@@ -81,6 +74,9 @@ panel as (
         'step': 'abs(y - ' ~ trendcast.before('y', 1, 'y') ~ ')',
         'price_known': 'coalesce(price, 0.0e0)',
         'has_price': 'case when price is null then 0.0e0 else 1.0e0 end',
+        'season_error': ('case when t >= from_t then ' if seen else '')
+            ~ 'abs(cast(y as ' ~ exact ~ ') - cast(' ~ trendcast.before('y', season) ~ ' as ' ~ exact ~ '))'
+            ~ (' end' if seen else ''),
         'y_fast': 'y',
         'y_slow': 'y',
     },
@@ -106,7 +102,8 @@ panel as (
     } if ewm else {},
     season_sums={'y': [4, 8]},
     season=season,
-    frames={'sale_t_to_date': ['max(sale_t)', none], 'season_errors_to_date': ['sum(season_error)', none]},
+    sums_to_date={'season_errors': 'season_error'},
+    last_t={'sale_t': 'y > 0'},
 ) }},
 
 -- Means and moments over the windows, from their sums.
@@ -115,12 +112,11 @@ described as (
     select
         *,
         {% if seen %}
-        coalesce(sale_t_to_date, last_sale_t_before) as last_sale_t,
-        coalesce(season_errors_to_date + coalesce(season_error_sum_before, 0), season_error_sum_before)
-            as season_error_sum,
+        coalesce(sale_t, last_sale_t_before) as last_sale_t,
+        season_errors + coalesce(season_error_sum_before, 0) as season_error_sum,
         {% else %}
-        sale_t_to_date as last_sale_t,
-        season_errors_to_date as season_error_sum,
+        sale_t as last_sale_t,
+        season_errors as season_error_sum,
         {% endif %}
         {{ trendcast.mean_of('y', short) }} as mean_short,
         {{ trendcast.mean_of('y', medium) }} as mean_medium,
@@ -206,7 +202,8 @@ final as (
         scaled.y as season_last,
         scaled.y_season_sum_4 / scaled.seasons_4 as season_mean_4,
         scaled.y_season_sum_8 / scaled.seasons_8 as season_mean_8,
-        scaled.season_error_sum,
+        -- An exact decimal, because it is summed over all of the history.
+        cast(scaled.season_error_sum as {{ trendcast.type_sum() }}) as season_error_sum,
         -- Mean absolute error of the seasonal naive inside the history: what MASE divides by
         -- (Hyndman & Koehler 2006); of the naive where the history is shorter than a season.
         coalesce(

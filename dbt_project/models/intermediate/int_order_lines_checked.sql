@@ -9,10 +9,11 @@
 {%- set signed = ['quantity', 'revenue', 'discount'] %}
 {%- set columns = trendcast.canonical_order_columns() + [
     'ordered_at_text', 'quantity_text', 'exchange_rate', 'order_date', 'copy_number', 'is_in_catalogue', 'series_id',
-    'is_return',
+    'is_return', 'is_in_scope', 'is_test_order', 'is_cancelled',
 ] %}
 {%- set seen = trendcast.lines_seen() %}
-with {% if seen and robust -%}
+with {% if seen -%}
+{% if robust -%}
 late as (
 
     {{ trendcast.late_series(seen) }}
@@ -20,30 +21,71 @@ late as (
 ),
 
 {% endif -%}
-considered as (
+-- Lines as they were cleaned before.
+earlier as (
 
     select *
+    from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
+    where
+        built_at < {{ trendcast.built_at() }}
+        and (loaded_at is null or loaded_at <= cast('{{ seen }}' as timestamp))
+
+),
+
+{% endif -%}
+newer as (
+
+    select
+        lines.*,
+        {{ trendcast.copy_number() }} as copy_number
     from {{ ref('int_order_lines_described') }} as lines
     {% if seen %}
-    -- A new line may repeat an old one of its order.
-    where
-        {{ trendcast.is_to_clean('lines', seen) }}
-        or lines.order_id is null
-        or lines.order_id in (
-            select described.order_id
-            from {{ ref('int_order_lines_described') }} as described
-            where described.loaded_at > cast('{{ seen }}' as timestamp)
-        )
+    where lines.loaded_at > cast('{{ seen }}' as timestamp)
     {% endif %}
 
 ),
 
-numbered as (
+{% if seen and trendcast.counts_copies() -%}
+-- A new line may repeat an old one of its order, which comes before it.
+copied as (
 
     select
-        considered.*,
-        {{ trendcast.copy_number() }} as copy_number
-    from considered
+        {% for part in trendcast.copy_key() %}
+        {{ part }} as {{ adapter.quote(part) }},
+        {% endfor %}
+        count(*) as copies
+    from earlier
+    where
+        order_id in (select newer.order_id from newer)
+        or (order_id is null and exists (select 1 from newer where newer.order_id is null))
+    group by all
+
+),
+
+{% endif -%}
+numbered as (
+
+    {% if seen and trendcast.counts_copies() %}
+    select newer.* replace (newer.copy_number + coalesce(copied.copies, 0) as copy_number)
+    from newer
+    left join copied
+        on
+            1 = 1
+            {% for part in trendcast.copy_key() %}
+            and {{ part | replace('abs(', 'abs(newer.') if 'abs(' in part else 'newer.' ~ part }}
+            is not distinct from {{ 'copied.' ~ adapter.quote(part) }}
+            {% endfor %}
+    {% else %}
+    select *
+    from newer
+    {% endif %}
+    {% if seen and robust %}
+    -- What was typical of the later months of a late series has changed: their lines are judged again.
+    union all by name
+    select * exclude (rejection_reason, built_at, built_with)
+    from earlier as lines
+    where {{ trendcast.is_of_late_series('lines') }}
+    {% endif %}
 
 ),
 
@@ -83,9 +125,6 @@ judged as (
         on
             lines.series_id = bounds.series_id
             and {{ trendcast.month_number('lines.order_date') }} = bounds.month_number
-    {% endif %}
-    {% if seen %}
-    where {{ trendcast.is_to_clean('lines', seen) }}
     {% endif %}
 
 )

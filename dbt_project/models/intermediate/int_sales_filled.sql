@@ -5,7 +5,6 @@
 {%- set columns = policies.keys() | list %}
 {%- set season = trendcast.settings().season_length %}
 {%- set seen = trendcast.seen() %}
-{%- set price = 'sales.revenue / nullif(sales.quantity, 0)' %}
 {#- These policies look at the last sale only; the others at all sales so far. #}
 {%- set short_memory = policies.values() | reject('in', ['zero', 'carry_forward', 'drop']) | list | length == 0 %}
 with {% if seen -%}
@@ -15,21 +14,63 @@ changes as (
 
 ),
 
--- The last sale with a price before what is new: it fills the gap up to the next.
-starts as (
+{% if short_memory -%}
+-- The row before what is new stands for all before it: what a gap carries on is in it.
+sales as (
 
     select
-        changes.series_id,
+        filled.series_id,
         changes.from_t,
-        {% if short_memory %}
-        max(case when sales.t < changes.from_t and sales.quantity > 0 then sales.t end) as sale_t
-        {% else %}
-        min(sales.t) as sale_t
-        {% endif %}
-    from changes
-    inner join {{ ref('int_sales') }} as sales
-        on changes.series_id = sales.series_id
-    group by 1, 2
+        filled.t,
+        filled.quantity,
+        filled.revenue,
+        filled.discount,
+        filled.customers,
+        filled.new_customers,
+        filled.price
+    from {{ this }} as filled
+    inner join changes
+        on filled.series_id = changes.series_id and filled.t = changes.from_t - 1
+    where filled.t >= {{ seen.from_t - 1 }}
+    union all
+    select
+        sold.series_id,
+        changes.from_t,
+        sold.t,
+        sold.quantity,
+        sold.revenue,
+        sold.discount,
+        sold.customers,
+        sold.new_customers,
+        sold.revenue / nullif(sold.quantity, 0) as price
+    from {{ ref('int_sales') }} as sold
+    inner join changes
+        on sold.series_id = changes.series_id and sold.t >= changes.from_t
+    where sold.t >= {{ seen.from_t }}
+
+),
+
+{% else -%}
+sales as (
+
+    select
+        sold.*,
+        changes.from_t,
+        sold.revenue / nullif(sold.quantity, 0) as price
+    from {{ ref('int_sales') }} as sold
+    inner join changes
+        on sold.series_id = changes.series_id
+
+),
+
+{% endif -%}
+{% else -%}
+sales as (
+
+    select
+        sold.*,
+        sold.revenue / nullif(sold.quantity, 0) as price
+    from {{ ref('int_sales') }} as sold
 
 ),
 
@@ -41,7 +82,7 @@ sold as (
         series.series_no,
         series.first_t,
         {% if seen %}
-        starts.from_t,
+        sales.from_t,
         {% endif %}
         sales.t as sale_t,
         sales.quantity,
@@ -50,10 +91,9 @@ sold as (
         sales.customers,
         sales.new_customers,
         -- Where all that was sold came back in the same period, the price is that of the sale before.
-        {{ trendcast.sales_so_far('last_value(' ~ price ~ ' ignore nulls)') }} as price,
+        {{ trendcast.sales_so_far('last_value(sales.price ignore nulls)') }} as price,
         {% for column, policy in policies.items() %}
-        {%- set expression = price if column == 'price' else 'sales.' ~ column %}
-        {{- trendcast.gap_fill_inputs(column, expression, policy) }}
+        {{- trendcast.gap_fill_inputs(column, 'sales.' ~ column, policy) }}
         {%- endfor %}
         {%- if 'linear' in policies.values() or 'spline' in policies.values() %}
         lag(sales.t, 1) over (partition by series.series_no order by sales.t) as sale_t_1,
@@ -63,13 +103,9 @@ sold as (
         lead(sales.t, 1, {{ trendcast.last_cutoff() }} + 1) over (
             partition by series.series_no order by sales.t
         ) - sales.t as periods
-    from {{ ref('int_sales') }} as sales
+    from sales
     inner join {{ ref('int_series') }} as series
         on sales.series_id = series.series_id and sales.t >= series.first_t
-    {% if seen %}
-    inner join starts
-        on sales.series_id = starts.series_id and sales.t >= coalesce(starts.sale_t, sales.t)
-    {% endif %}
 
 ),
 
