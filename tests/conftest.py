@@ -31,6 +31,8 @@ ORDER_COLUMNS = (
     "quantity",
     "revenue",
     "discount",
+    "currency",
+    "status",
     "loaded_at",
 )
 # The smallest LSTM that still goes through every step of training.

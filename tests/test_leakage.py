@@ -62,16 +62,25 @@ def test_text_columns_and_refused_lines_can_be_audited(
 def test_a_frame_that_sees_one_row_ahead_is_caught(
     demo_run: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test the test: with a leaking frame in the trailing macro, the audit must name the columns."""
+    """Test the test: with leaking windows in the macros, the audit must name the columns."""
     leaking = tmp_path / "dbt_project"
     shutil.copytree(REPO / "dbt_project", leaking, ignore=shutil.ignore_patterns("target", "logs"))
     macro = leaking / "macros" / "windows.sql"
     text = macro.read_text()
-    assert "preceding and current row" in text
-    macro.write_text(text.replace("preceding and current row", "preceding and 1 following"))
+    leaks = {
+        "preceding and current row": "preceding and 1 following",
+        "lag({{ column }}, {{ k }}) over ()": "lead({{ column }}, 1) over ()",
+    }
+    for ours, leak in leaks.items():
+        assert ours in text
+        text = text.replace(ours, leak)
+    macro.write_text(text)
     found = audited(demo_run, leaking, monkeypatch)
     by_model = {row["model"]: row for row in found if row["variant"] == "absurd future"}
     assert by_model["ftr_history"]["differing"] > 0
-    assert {"mean_short", "std_medium", "season_mean_4"} <= set(by_model["ftr_history"]["columns"])
+    framed, laddered = {"season_error_sum"}, {"mean_short", "std_medium", "lag_1"}
+    assert framed | laddered | {"season_mean_4", "ewm_short"} <= set(
+        by_model["ftr_history"]["columns"]
+    )
     assert by_model["ftr_known"]["differing"] == 0
     assert by_model["int_sales_filled"]["differing"] == 0

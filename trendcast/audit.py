@@ -35,8 +35,11 @@ COMPARED = {
     "ftr_known": 1,
     "ftr_calendar": 1,
     "ftr_static": None,
+    "ftr_category": 0,
 }
-ABSURD = 997  # what quantities after the cut are multiplied with
+# Columns that tell builds apart, and say nothing of what was known.
+UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with'))"
+ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,12 @@ def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
     settings = workspace.project.settings
     columns = dict(settings.order_columns)
     # As staging reads them: text that is no date or number is null and no error.
-    ordered_at = f"try_cast({columns['ordered_at']} as timestamp)"
-    if settings.order_timezone:
-        ordered_at += f" at time zone 'UTC' at time zone '{settings.order_timezone}'"
     quantity = f"try_cast({columns['quantity']} as decimal(18, 6))"
-    # No more than cleaning accepts, so that the same lines are accepted up to the cut.
+    # Not more than cleaning accepts, which judges by what was typical before: else most lines would only be missing.
+    factor = ABSURD if settings.robust_bound is None else min(ABSURD, settings.robust_bound / 2)
     columns["quantity"] = (
-        f"case when cast({ordered_at} as date) > date '{cut}' and {quantity} <= {settings.max_quantity} "
-        f"then least({quantity} * {ABSURD}, {settings.max_quantity}) else {quantity} end"
+        f"case when {settings.order_date} > date '{cut}' and {quantity} <= {settings.max_quantity} "
+        f"then least({quantity} * {factor}, {settings.max_quantity}) else {quantity} end"
     )
     return {
         "cut off": {"as_of": cut, "cutoff": cut},
@@ -174,8 +175,8 @@ def _require_change(whole: Build, other: Build, cut: str) -> None:
     """Refuse to call a comparison a proof where the two builds are the same after the cut too."""
     with _both(whole, other) as warehouse:
         rows = warehouse.query(
-            f"select 1 from (from {_inside('whole', whole, 'int_sales_filled')} "
-            f"except all from {_inside('other', other, 'int_sales_filled')}) limit 1"
+            f"select 1 from (select {UNCOMPARED} from {_inside('whole', whole, 'int_sales_filled')} "
+            f"except all select {UNCOMPARED} from {_inside('other', other, 'int_sales_filled')}) limit 1"
         )
     if not len(rows):
         raise DataError(
@@ -190,7 +191,7 @@ def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:
         for model, horizons in COMPARED.items():
             condition = _known(whole, model, cut_t, horizons)
             sides = [
-                f"(select * from {_inside(alias, one, model)} where {condition})"
+                f"(select {UNCOMPARED} from {_inside(alias, one, model)} where {condition})"
                 for alias, one in (("whole", whole), ("other", other))
             ]
             row = warehouse.query(
@@ -211,7 +212,7 @@ def _known(whole: Build, model: str, cut_t: int, horizons: int | None) -> str:
     conditions = []
     if horizons is not None:
         conditions.append(f"t <= {cut_t + horizons * whole.project.settings.horizon}")
-    if model != "ftr_calendar":
+    if model not in ("ftr_calendar", "ftr_category"):
         begun = f"select series_id from {_inside('whole', whole, 'int_series')} where first_t <= {cut_t}"
         conditions.append(f"series_id in ({begun})")
     return " and ".join(conditions)
@@ -225,7 +226,7 @@ def _inside(alias: str, one: Build, model: str) -> str:
 
 def _differing(warehouse: Warehouse, sides: list[str], model: str) -> list[str]:
     """Names of the columns that differ where the keys are the same."""
-    keys = [k for k in ("series_id", "t") if k in warehouse.columns(sides[0])]
+    keys = [k for k in ("series_id", "category", "t") if k in warehouse.columns(sides[0])]
     columns = [c for c in warehouse.columns(sides[0]) if c not in keys]
     counts = ", ".join(
         f"count(case when a.{quote(c)} is distinct from b.{quote(c)} then 1 end) as {quote(c)}"

@@ -161,7 +161,7 @@ def check_panel(features: Features, *, folds: bool) -> None:
         )
         raise DataError(
             f"No order line is left to forecast from. Refused: {listed}. The lines are kept in "
-            "int_order_lines_rejected; the vars order_columns, order_scope, max_quantity and series_key decide."
+            "int_order_lines_rejected; docs/cleaning.md says which var decides each."
         )
     cutoffs = features.cutoffs if folds else features.cutoffs[:1]
     earliest = cutoffs[-1]

@@ -67,9 +67,12 @@ class Dbt:
         select: Sequence[str],
         *,
         tests: bool = True,
+        full_refresh: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> dict[str, int]:
         """Build and, if wanted, test what ``select`` names; return how many nodes ended in each status.
+
+        A build makes what is new since the last one; with ``full_refresh`` it makes everything.
 
         Raises
         ------
@@ -85,11 +88,16 @@ class Dbt:
             "unit_test",
         ]
         command = build if tests else ["run"]
-        self._run([*command, "--select", *select], progress=progress)
+        refresh = ["--full-refresh"] if full_refresh else []
+        self._run([*command, *refresh, "--select", *select], progress=progress)
         statuses: dict[str, int] = {}
         for result in self._results():
             statuses[result["status"]] = statuses.get(result["status"], 0) + 1
         return statuses
+
+    def compile(self, select: Sequence[str]) -> None:
+        """Render the SQL of what ``select`` names, under ``compiled`` of the artefacts, and run none of it."""
+        self._run(["compile", "--select", *select])
 
     def matching(self, select: Sequence[str]) -> list[str]:
         """Names of the nodes a selection matches; dbt itself shrugs at an empty one."""

@@ -1,8 +1,9 @@
 """Sampled rows of the design matrix, (series, cutoff, lead), gathered from the feature tables by position.
 
-The view ``ftr_design`` has the same rows, but a sample of it costs its joins: on M5 (30k series) the sample below
-took ten minutes that way. Here each table gives the periods that are needed once, without a join or a sort, into one
-contiguous array; rows are then put together by index, so memory is that of the sample and not of the joins.
+The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins: on M5 (30k series) such a
+sample took more than ten minutes. What is known at a cutoff is the same for every lead, so the view is asked for one
+lead of each cutoff only; the rest comes from the tables by period, without a join or a sort, each into one contiguous
+array. Rows are then put together by index, so memory is that of the sample and not of the joins.
 
 Shapes: N series, R rows, F features.
 """
@@ -30,7 +31,7 @@ IntArray = npt.NDArray[np.int64]
 BATCH_ROWS = 100_000
 LEVEL, VARIANCE = "demand_level", "demand_variance"
 #: Computed from a row's own key and scale; they have no column in a feature table.
-OWN_FEATURES = ("lead", "log_level", "variation", "age")
+OWN_FEATURES = ("lead", "log_level", "variation")
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,23 @@ class Design:
         seasons = sorted({c + int(s) for c in cutoffs for s in self._steps})
         targets = sorted({c + h for c in cutoffs for h in range(1, self.horizon + 1)})
         self._at = self._block(
-            "ftr_history",
-            [quote(LEVEL), quote(VARIANCE), "age", *(quote(c.name) for c in self.history)],
+            "ftr_design",
+            [quote(LEVEL), quote(VARIANCE), *(quote(c.name) for c in self.history)],
             cutoffs,
+            t="cutoff_t",
+            where=" and feature.lead = 1",
         )
         self._season = self._block("ftr_history", [quote(c.name) for c in self.season], seasons)
         self._known = self._block("ftr_known", [quote(c.name) for c in self.by_series], targets)
         self._calendar = self._block(
             "ftr_calendar", [quote(c.name) for c in self.by_date], targets, by_date=True
         )
-        self._actual = self._block("ftr_history", ["y"], [t for t in targets if t <= last_t])
+        # Learnt from: demand as cleaned, where it was observed.
+        self._target = self._block(
+            "ftr_history",
+            ["case when actual is not null then y end"],
+            [t for t in targets if t <= last_t],
+        )
 
     @property
     def names(self) -> list[str]:
@@ -169,9 +177,9 @@ class Design:
             np.concatenate([p.lead for p in parts]),
         )
 
-    def actual(self, keys: Keys) -> FloatArray:
-        """What happened, [R]; NaN where it has yet to."""
-        return self._actual.take(keys.series, keys.cutoff + keys.lead)[:, 0]
+    def target(self, keys: Keys) -> FloatArray:
+        """Demand to learn from, [R]; NaN where it has yet to come or was not observed."""
+        return self._target.take(keys.series, keys.cutoff + keys.lead)[:, 0]
 
     def scale(self, keys: Keys) -> tuple[FloatArray, FloatArray]:
         """Return each row's demand level and variance as known at its cutoff, [R] each."""
@@ -192,12 +200,11 @@ class Design:
         out[:, 0] = keys.lead
         out[:, 1] = np.log(level)
         out[:, 2] = np.sqrt(at[:, 1]) / level
-        out[:, 3] = at[:, 2]
         target = keys.cutoff + keys.lead
         aligned = keys.cutoff + self._steps[keys.lead - 1].astype(np.int32)
         begin = len(OWN_FEATURES)
         for columns, values in (
-            (self.history, at[:, 3:]),
+            (self.history, at[:, 2:]),
             (self.season, self._season.take(keys.series, aligned)),
             (self.by_series, self._known.take(keys.series, target)),
             (self.by_date, self._calendar.take(np.zeros_like(keys.series), target)),
@@ -247,7 +254,14 @@ class Design:
         )
 
     def _block(
-        self, model: str, columns: Sequence[str], periods: Sequence[int], *, by_date: bool = False
+        self,
+        model: str,
+        columns: Sequence[str],
+        periods: Sequence[int],
+        *,
+        by_date: bool = False,
+        t: str = "t",
+        where: str = "",
     ) -> _Block:
         """Read some periods of a feature table, in batches, into one array."""
         features = self._features
@@ -256,24 +270,25 @@ class Design:
         position = np.full((n, last - first + 1), -1, np.int32)
         if not columns or not periods:
             # A table without columns for us still says which rows there are not.
-            return _Block(np.zeros((1, len(columns)), np.float32), position * 0, first)
+            return _Block(np.zeros((1, len(columns)), np.float32), position, first)
         listed = ", ".join(f"cast({column} as float) as c{j}" for j, column in enumerate(columns))
-        features.lookup("design_periods", pa.table({"period_t": pa.array(periods, pa.int32())}))
-        relation = features.relation(model)
-        joined = f"{relation} as feature inner join design_periods on feature.t = design_periods.period_t"
+        # Spelt out, for a view pushes constants further down than it does a join.
+        among = ", ".join(map(str, periods))
+        joined = f"{features.relation(model)} as feature"
         code = "0"
         if not by_date:
             joined += " inner join design_series on feature.series_id = design_series.series_id"
             code = "design_series.code"
-        (count,) = features.query(f"select count(*) as n from {joined}").column("n").to_pylist()
+        rows_of = f"from {joined} where feature.{t} in ({among}){where}"
+        (count,) = features.query(f"select count(*) as n {rows_of}").column("n").to_pylist()
         values = np.empty((count, len(columns)), np.float32)
         row = 0
-        for batch in features.batches(f"select {code} as code, feature.t, {listed} from {joined}"):
+        for batch in features.batches(f"select {code} as code, feature.{t}, {listed} {rows_of}"):
             rows = slice(row, row + len(batch))
             for j in range(len(columns)):
                 values[rows, j] = _floats(batch.column(2 + j))
-            where = batch.column(0).to_numpy(), batch.column(1).to_numpy() - first
-            position[where] = np.arange(row, row + len(batch), dtype=np.int32)
+            at = batch.column(0).to_numpy(), batch.column(1).to_numpy() - first
+            position[at] = np.arange(row, row + len(batch), dtype=np.int32)
             row += len(batch)
         return _Block(values, position, first)
 

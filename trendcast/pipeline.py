@@ -40,7 +40,10 @@ LIBRARIES = (
     "pyarrow",
     "tensorflow",
 )
-FINGERPRINTED = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static", "int_cutoffs")
+FINGERPRINTED = (
+    *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
+    *("ftr_category", "int_cutoffs"),
+)
 
 
 @dataclass
@@ -292,7 +295,7 @@ def _actuals(features: Features, cutoff_t: int) -> pa.Table:
     return features.query(
         f"""
         select
-            baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.y as actual
+            baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.actual
         from {features.relation("ftr_baseline")} as baseline
         left join {features.relation("ftr_history")} as history
             on baseline.series_id = history.series_id and baseline.target_t = history.t
@@ -456,7 +459,9 @@ def _features(workspace: Workspace, current: ledger.Run, *, folds: bool) -> Iter
 def data_fingerprint(warehouse: Warehouse, project: Project) -> str:
     """Digest of the feature tables, every column of them: a plan moved by a week is another plan."""
     relations = [project.relation(model) for model in FINGERPRINTED]
-    parts = [warehouse.fingerprint(r, list(warehouse.columns(r))) for r in relations]
+    # When a row was built says nothing of what it is.
+    columns = [[c for c in warehouse.columns(r) if not c.startswith("built_")] for r in relations]
+    parts = [warehouse.fingerprint(r, c) for r, c in zip(relations, columns, strict=True)]
     return ledger.digest_text("".join(parts))
 
 

@@ -22,7 +22,10 @@ from trendcast.errors import ProjectError
 
 PACKAGE = "trendcast"
 PACKAGED_PROJECT = Path(__file__).parent / "_project"
-FEATURE_MODELS = ("ftr_history", "ftr_known", "ftr_calendar", "ftr_static")
+FEATURE_MODELS = (
+    *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
+    *("ftr_category", "ftr_design"),
+)
 DESIGN_ROLES = ("history", "season", "known")
 
 
@@ -49,6 +52,9 @@ class Settings:
     train_stride: int
     order_columns: dict[str, str]
     order_timezone: str | None
+    #: SQL expression of a raw order line's date on the shop's clock, as staging reads it.
+    order_date: str
+    robust_bound: float | None
     lightgbm: dict[str, Any]
     lstm: dict[str, Any]
 

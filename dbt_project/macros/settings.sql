@@ -35,6 +35,9 @@
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'order_columns': var('order_columns'),
         'order_timezone': var('order_timezone'),
+        'order_date': trendcast.local_date(
+            trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
+        'robust_bound': var('robust_bound'),
         'lightgbm': var('lightgbm'),
         'lstm': var('lstm'),
     }) }}
@@ -59,6 +62,26 @@
     {%- endfor -%}
     {%- do groups.update(chosen) -%}
     {{ return(groups) }}
+{% endmacro %}
+
+{#- What a period without a sale holds, by column: the var `gap_fill` over its defaults. -#}
+{% macro gap_fill() %}
+    {%- set policies = {
+        'quantity': 'zero', 'revenue': 'zero', 'discount': 'zero', 'customers': 'zero', 'new_customers': 'zero',
+        'price': 'carry_forward',
+    } -%}
+    {%- set valid = ['zero', 'carry_forward', 'linear', 'spline', 'mean', 'median', 'seasonal', 'drop'] -%}
+    {%- set chosen = var('gap_fill') or {} -%}
+    {%- if chosen is not mapping -%}
+        {{ exceptions.raise_compiler_error("var 'gap_fill' must map columns to policies, came: " ~ chosen) }}
+    {%- endif -%}
+    {%- for column, policy in chosen.items() if column not in policies or policy not in valid -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'gap_fill' maps " ~ policies | join(', ') ~ " to one of " ~ valid | join(', ') ~ "; came: "
+            ~ column ~ ": " ~ policy) }}
+    {%- endfor -%}
+    {%- do policies.update(chosen) -%}
+    {{ return(policies) }}
 {% endmacro %}
 
 {#- Whether a feature group is built. -#}

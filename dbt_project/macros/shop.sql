@@ -93,6 +93,11 @@
     decimal(30, 6)
 {%- endmacro %}
 
+{#- A sum of exact amounts. -#}
+{% macro type_sum() -%}
+    decimal(38, 6)
+{%- endmacro %}
+
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
 {% macro type_double() -%}
     {{ return(adapter.dispatch('type_double', 'trendcast')()) }}
@@ -113,16 +118,11 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- 1 for the first of several identical lines, by time of loading. Without an order id identical lines may be
-    two sales, so all are kept. -#}
-{% macro copy_number() -%}
-    {%- if var('duplicate_lines') == 'keep_first' and var('order_columns').get('order_id') -%}
-    row_number() over (
-        partition by
-            order_id, customer_id, product_id, location_id, ordered_at_text, quantity_text, revenue, discount
-        order by loaded_at
-    )
+{#- A series' category: the first of the var `static_attributes`, empty where there is none. -#}
+{% macro category_of(alias) -%}
+    {%- if var('static_attributes') and trendcast.has_source('products') -%}
+        coalesce({{ alias }}.{{ adapter.quote(var('static_attributes')[0]) }}, '')
     {%- else -%}
-    1
+        cast('' as {{ dbt.type_string() }})
     {%- endif -%}
 {%- endmacro %}

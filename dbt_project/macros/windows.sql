@@ -1,17 +1,396 @@
-{#- A trailing aggregate over the `periods` periods that end with the current row. Every frame of a
-    history feature is written here, so no frame can reach past its own row.
+{#- Everything a history feature may look at: values of earlier rows, and statistics of the rows up to and
+    including the current one. These macros alone write windows, so no frame can reach past its own row. -#}
 
-    aggregate  the function call, e.g. avg(y)
-    periods    window length in rows; the panel has no gaps, so rows are periods. none: since the first row
-    by         further partition columns, e.g. the position in the season -#}
-{% macro trailing(aggregate, periods=none, by=none) -%}
-    {{ aggregate }} over (
-        partition by series_id{{ ', ' ~ by if by else '' }} order by t
-        rows between {{ periods - 1 if periods else 'unbounded' }} preceding and current row
-    )
+{#- Appends CTEs to a `with` clause. The last is named `windowed`: the rows of `panel` with
+
+        <column>_lag_<k>             the value k rows before; null where the series has no such row
+        <column>_sum_<w>             the sum of the last w rows, of fewer at a series' start
+        <column>_min_<w>, _max_<w>   the smallest and the largest of the same rows
+        <column>_ewm_<w>             the sum of the same rows weighted with 1, d, d^2, ... from the newest back
+        <column>_season_sum_<w>      the sum of the last w rows at this row's position in the season
+        <name>                       what `derived`, `sums_to_date` and `last_t` call it
+
+    Means, deviations, shares and trends are plain arithmetic on these: see mean_of and variance_of.
+
+    panel        CTE or relation: one row per series and period, without gaps; has series_no (a whole number per
+                 series: windows over text keys take four times as long), t, row_number (1 in a series' first row of
+                 all, whether the panel begins with it or not), and the columns named below
+    columns      columns to carry along beside those three
+    derived      {name: expression}, computed row by row; before() may be used in it. The rest may name these
+    lags         {column: [k, ...]}; the column may be one that `sums` makes
+    sums         {column: [w, ...]}: doubles, no nulls
+    minima       {column: [w, ...]}
+    maxima       {column: [w, ...]}
+    ewms         {column: [d, [w, ...]]}: d is the weight of a row over that of the next; a second decay needs a second
+                 name for the column, through derived
+    season_sums  {column: [w, ...]}: doubles, no nulls
+    season       rows in a season
+    sums_to_date {name: column}: the sum since the first row of the panel. Whole numbers or decimals, none below zero;
+                 nulls count as 0
+    last_t       {name: condition}: the period of the last row for which it held; null before the first
+
+    There are two forms. The plain one is a window clause with frames. DuckDB's takes a third of the time: a window
+    of 28 rows is two of 14, each of those is two of 7, and so on; every step is one lag and one addition, done while the
+    rows stream by. In both, a value is made of the rows of its own window only, and always in the same way (decimals in
+    the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads. -#}
+{% macro windows(panel, columns=[], derived={}, lags={}, sums={}, minima={}, maxima={}, ewms={}, season_sums={},
+                 season=none, sums_to_date={}, last_t={}) -%}
+    {{ return(adapter.dispatch('windows', 'trendcast')(
+        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t)) }}
 {%- endmacro %}
 
-{#- The value `periods` periods before the current row. -#}
+{#- The value k rows before, `otherwise` where the series has no such row. For use in `derived`. -#}
+{% macro before(column, k, otherwise=none) -%}
+    {{ return(adapter.dispatch('before', 'trendcast')(column, k, otherwise)) }}
+{%- endmacro %}
+
+{#- A trailing aggregate over the `periods` rows that end with the current row; none: since the first row. -#}
+{% macro trailing(aggregate, periods=none, by=none) -%}
+    {{ aggregate }} over (
+            partition by series_no{{ ', ' ~ by if by else '' }} order by t
+            rows between {{ periods - 1 if periods else 'unbounded' }} preceding and current row
+        )
+{%- endmacro %}
+
+{#- ---------------------------------------------------------------- the plain form -#}
+
+{% macro default__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
+                          last_t) -%}
+{%- set exact = trendcast.type_exact() -%}
+ordered as (
+
+    select
+        {%- for column in ['series_no', 't', 'row_number'] + trendcast.panel_columns(columns, derived, lags, sums, minima, maxima, ewms, season_sums) %}
+        {{ column }},
+        {%- endfor %}
+        row_number() over (partition by series_no order by t) as position
+    from {{ panel }}
+
+),
+
+derived as (
+
+    select
+        {%- for name, expression in derived.items() %}
+        {{ expression }} as {{ name }},
+        {%- endfor %}
+        ordered.*
+    from ordered
+
+),
+
+summed as (
+
+    select
+        {%- for column, lengths in sums.items() %}
+        {%- for w in lengths | unique %}
+        cast({{ trendcast.trailing('sum(cast(' ~ column ~ ' as ' ~ exact ~ '))', w) }}
+            as {{ trendcast.type_double() }}) as {{ column }}_sum_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for column, lengths in season_sums.items() %}
+        {%- for w in lengths | unique %}
+        cast({{ trendcast.trailing('sum(cast(' ~ column ~ ' as ' ~ exact ~ '))', w, 'mod(t, ' ~ season ~ ')') }}
+            as {{ trendcast.type_double() }}) as {{ column }}_season_sum_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for column, lengths in minima.items() %}
+        {%- for w in lengths | unique %}
+        {{ trendcast.trailing('min(' ~ column ~ ')', w) }} as {{ column }}_min_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for column, lengths in maxima.items() %}
+        {%- for w in lengths | unique %}
+        {{ trendcast.trailing('max(' ~ column ~ ')', w) }} as {{ column }}_max_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for column, ewm in ewms.items() %}
+        {%- for w in ewm[1] | unique %}
+        {{ column }}{% for k in range(1, w) %} + {{ ewm[0] ** k }} * {{ trendcast.before(column, k, 0) }}
+        {%- endfor %} as {{ column }}_ewm_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for name, column in sums_to_date.items() %}
+        {{ trendcast.trailing('sum(coalesce(' ~ column ~ ', 0))') }} as {{ name }},
+        {%- endfor %}
+        {%- for name, condition in last_t.items() %}
+        {{ trendcast.trailing('max(case when ' ~ condition ~ ' then t end)') }} as {{ name }},
+        {%- endfor %}
+        derived.*
+    from derived
+
+),
+
+windowed as (
+
+    select
+        {%- for column, periods in lags.items() %}
+        {%- for k in periods | unique %}
+        {{ trendcast.before(column, k) }} as {{ column }}_lag_{{ k }},
+        {%- endfor %}
+        {%- endfor %}
+        summed.*
+    from summed
+
+)
+{%- endmacro %}
+
+{% macro default__before(column, k, otherwise) -%}
+    {{ 'coalesce(' if otherwise is not none }}lag({{ column }}, {{ k }}) over (partition by series_no order by t)
+    {{- ', ' ~ otherwise ~ ')' if otherwise is not none }}
+{%- endmacro %}
+
+{#- ---------------------------------------------------------------- DuckDB's form -#}
+
+{#- `over ()` streams: no sort and no partitions, row after row as they come. So each branch first puts its
+    series in order (the partitioned window in `ordered_`); `before` reaches back only inside the series; and every
+    row checks that the row before it is its predecessor, or else the query fails. Streaming takes one thread: the
+    branches run side by side where preserve_insertion_order is off, and one after the other where it is on.
+    The var `window_branches` is best the number of cores. A branch is chosen by a range, because DuckDB expects hardly
+    any rows from an equality and would then put the features on the small side of a join. -#}
+{% macro duckdb__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
+                          last_t) -%}
+{%- set branches = var('window_branches', 2) -%}
+{%- set steps = trendcast.steps(sums, minima, maxima, ewms, season_sums, season) -%}
+{%- for branch in range(branches) -%}
+ordered_{{ branch }} as (
+
+    select
+        {%- for column in ['series_no', 't', 'row_number'] + trendcast.panel_columns(columns, derived, lags, sums, minima, maxima, ewms, season_sums) %}
+        {{ column }},
+        {%- endfor %}
+        row_number() over (partition by series_no order by t) as position
+    from {{ panel }}
+    where mod(series_no, {{ branches }}) >= {{ branch }} and mod(series_no, {{ branches }}) < {{ branch + 1 }}
+
+),
+
+checked_{{ branch }} as (
+
+    select * replace (
+        case
+            when position = 1 then t
+            when lag(series_no, 1) over () = series_no and lag(t, 1) over () = t - 1 then t
+            else error('the panel has gaps, or its rows are out of order')
+        end as t
+    )
+    from ordered_{{ branch }}
+
+),
+
+derived_{{ branch }} as (
+
+    select
+        {%- for name, expression in derived.items() %}
+        {{ expression }} as {{ name }},
+        {%- endfor %}
+        checked_{{ branch }}.*
+    from checked_{{ branch }}
+
+),
+
+-- What has run up since the first row of all, over whatever series came before.
+running_{{ branch }} as (
+
+    select
+        {%- for name, column in sums_to_date.items() %}
+        sum(coalesce({{ column }}, 0)) over (rows between unbounded preceding and current row) as {{ name }}_running,
+        {%- endfor %}
+        row_number() over () as stream_row,
+        *
+    from derived_{{ branch }}
+
+),
+
+-- Less what had run up before the series' first row; a last row is one of the series if it is no farther back than that.
+to_date_{{ branch }} as (
+
+    select
+        {%- for name, column in sums_to_date.items() %}
+        {{ name }}_running - max(case when position = 1 then {{ name }}_running - coalesce({{ column }}, 0) end) over (
+            rows between unbounded preceding and current row
+        ) as {{ name }},
+        {%- endfor %}
+        {%- for name, condition in last_t.items() %}
+        case
+            when stream_row - max(case when {{ condition }} then stream_row end) over (
+                rows between unbounded preceding and current row
+            ) < position
+                then t - (stream_row - max(case when {{ condition }} then stream_row end) over (
+                    rows between unbounded preceding and current row
+                ))
+        end as {{ name }},
+        {%- endfor %}
+        * exclude (stream_row{% for name in sums_to_date %}, {{ name }}_running{% endfor %})
+    from running_{{ branch }}
+
+),
+{%- for columns_of_step in steps %}
+
+step_{{ loop.index }}_{{ branch }} as (
+
+    select
+        *,
+        {%- for column in columns_of_step %}
+        {{ column }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ 'to_date' if loop.first else 'step_' ~ loop.index0 }}_{{ branch }}
+
+),
+{%- endfor %}
+
+lagged_{{ branch }} as (
+
+    select
+        {%- for column, periods in lags.items() %}
+        {%- for k in periods | unique %}
+        {{ trendcast.before(column, k) }} as {{ column }}_lag_{{ k }},
+        {%- endfor %}
+        {%- endfor %}
+        *
+    from {{ 'step_' ~ steps | length if steps else 'to_date' }}_{{ branch }}
+
+),
+
+{% endfor -%}
+windowed as (
+    {% for branch in range(branches) %}
+    select * from lagged_{{ branch }}
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+
+)
+{%- endmacro %}
+
+{% macro duckdb__before(column, k, otherwise) -%}
+    case when position > {{ k }} then lag({{ column }}, {{ k }}) over ()
+    {%- if otherwise is not none %} else {{ otherwise }}{% endif %} end
+{%- endmacro %}
+
+{#- The steps from single rows to the longest windows, each a list of select expressions over earlier steps. -#}
+{% macro steps(sums, minima, maxima, ewms, season_sums, season) -%}
+    {%- set wanted = [] -%}
+    {%- for name, by_column, overlap in [('sum', sums, false), ('min', minima, true), ('max', maxima, true)] -%}
+        {%- for column, lengths in by_column.items() -%}
+            {%- do wanted.append((column, name, lengths, overlap, 1, 1)) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- for column, lengths in season_sums.items() -%}
+        {%- do wanted.append((column, 'season_sum', lengths, false, 1, season)) -%}
+    {%- endfor -%}
+    {%- for column, ewm in ewms.items() -%}
+        {%- do wanted.append((column, 'ewm', ewm[1], false, ewm[0], 1)) -%}
+    {%- endfor -%}
+    {%- set steps = [] -%}
+    {%- for column, statistic, lengths, overlap, decay, stride in wanted -%}
+        {%- for w, pieces in trendcast.pieces(lengths, overlap) -%}
+            {%- set terms = [] -%}
+            {%- for length, shift in pieces -%}
+                {%- set piece = column if length == 1 else column ~ '_' ~ statistic ~ '_' ~ length -%}
+                {%- set weight = '' if decay == 1 or not shift else decay ** shift ~ ' * ' -%}
+                {%- do terms.append(
+                    weight ~ (trendcast.before(piece, shift * stride, none if overlap else 0) if shift else piece)) -%}
+            {%- endfor -%}
+            {%- set expression = ('least(' if statistic == 'min' else 'greatest(') ~ terms | join(', ') ~ ')' if overlap and w > 1
+                else terms | join('\n            + ') -%}
+            {%- if steps | length < loop.index -%}
+                {%- do steps.append([]) -%}
+            {%- endif -%}
+            {%- do steps[loop.index0].append(expression ~ ' as ' ~ column ~ '_' ~ statistic ~ '_' ~ w) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(steps) }}
+{%- endmacro %}
+
+{#- How windows are put together from shorter ones: a list of (length, [(length of a piece, rows before), ...]);
+    length 1 is the row itself. pieces([7, 28]) says 2 = 1+1, 4 = 2+2, 7 = 4+2+1, 14 = 7+7, 28 = 14+14.
+    Where pieces may overlap (smallest, largest), two are always enough. -#}
+{% macro pieces(lengths, overlap=false) -%}
+    {%- set have = [1] -%}
+    {%- set plan = [] -%}
+    {%- for w in lengths | unique | sort -%}
+        {%- if w == 1 -%}
+            {%- do plan.append((1, [(1, 0)])) -%}
+        {%- endif -%}
+        {%- for doubling in range(32) if have[-1] < w -%}
+            {%- if have[-1] * 2 <= w -%}
+                {%- do plan.append((have[-1] * 2, [(have[-1], 0), (have[-1], have[-1])])) -%}
+                {%- do have.append(have[-1] * 2) -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- if have[-1] < w -%}
+            {%- set parts = [(have[-1], 0)] -%}
+            {%- set covered = namespace(rows=have[-1]) -%}
+            {%- if overlap -%}
+                {%- do parts.append((have[-1], w - have[-1])) -%}
+            {%- else -%}
+                {%- for length in have | reverse if covered.rows + length <= w -%}
+                    {%- for again in range((w - covered.rows) // length) -%}
+                        {%- do parts.append((length, covered.rows)) -%}
+                        {%- set covered.rows = covered.rows + length -%}
+                    {%- endfor -%}
+                {%- endfor -%}
+            {%- endif -%}
+            {%- do plan.append((w, parts)) -%}
+            {%- do have.append(w) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(plan) }}
+{%- endmacro %}
+
+{#- The columns to read from the panel: all that are named, neither derived nor sums themselves. -#}
+{% macro panel_columns(columns, derived, lags, sums, minima, maxima, ewms, season_sums) -%}
+    {%- set made = derived.keys() | list -%}
+    {%- for column, lengths in sums.items() -%}
+        {%- for w in lengths -%}
+            {%- do made.append(column ~ '_sum_' ~ w) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- set names = columns | list -%}
+    {%- for named in [lags, sums, minima, maxima, ewms, season_sums] -%}
+        {%- for name, lengths in named.items() if lengths and name not in names and name not in made -%}
+            {%- do names.append(name) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(names) }}
+{%- endmacro %}
+
+{#- ---------------------------------------------------------------- arithmetic on the columns of `windowed` -#}
+
+{#- Rows in a trailing window: fewer at a series' start. -#}
+{% macro rows_in(periods) -%}
+    least(row_number, {{ periods }})
+{%- endmacro %}
+
+{#- Mean over a trailing window, of a column in `sums`. -#}
+{% macro mean_of(column, periods) -%}
+    {{ column }}_sum_{{ periods }} / {{ trendcast.rows_in(periods) }}
+{%- endmacro %}
+
+{#- Variance over a trailing window; both the column and its square are in `sums`. `sample`: divide by rows less one. -#}
+{% macro variance_of(column, square, periods, sample=false) -%}
+    greatest(
+            {{ square }}_sum_{{ periods }}
+            - {{ column }}_sum_{{ periods }} * {{ column }}_sum_{{ periods }} / {{ trendcast.rows_in(periods) }}, 0
+        ) / {{ 'nullif(' ~ trendcast.rows_in(periods) ~ ' - 1, 0)' if sample else trendcast.rows_in(periods) }}
+{%- endmacro %}
+
+{#- The weight of a row over that of the next in an exponentially weighted mean with the centre of mass of a mean over
+    `periods` rows: 1 - 2 / (periods + 1). -#}
+{% macro ewm_decay(periods) -%}
+    {{ return(1 - 2 / (periods + 1)) }}
+{%- endmacro %}
+
+{#- Exponentially weighted mean, of a column in `ewms` with ewm_decay(periods) over `rows` rows: its weighted sum over the
+    sum of the weights. After three times the periods a quarter of a percent of the weight is left. -#}
+{% macro ewm_of(column, periods, rows) -%}
+    {%- set decay = trendcast.ewm_decay(periods) -%}
+    {{ column }}_ewm_{{ rows }} / ((1 - power({{ decay }}e0, {{ trendcast.rows_in(rows) }})) / {{ 1 - decay }}e0)
+{%- endmacro %}
+
+{#- The value `periods` periods before the current row, for models that have no series_no. -#}
 {% macro lag_of(column, periods) -%}
     lag({{ column }}, {{ periods }}) over (partition by series_id order by t)
 {%- endmacro %}
@@ -32,6 +411,23 @@
 
 {% macro spark__quantiles(expression, levels) -%}
     percentile({{ expression }}, array({{ levels }}))
+{%- endmacro %}
+
+{#- The median as an aggregate. -#}
+{% macro median(expression) -%}
+    {{ return(adapter.dispatch('median', 'trendcast')(expression)) }}
+{%- endmacro %}
+
+{% macro default__median(expression) -%}
+    percentile_cont(0.5) within group (order by {{ expression }})
+{%- endmacro %}
+
+{% macro duckdb__median(expression) -%}
+    median({{ expression }})
+{%- endmacro %}
+
+{% macro spark__median(expression) -%}
+    percentile({{ expression }}, 0.5)
 {%- endmacro %}
 
 {#- The element of an array at a position that counts from 0. -#}

@@ -1,8 +1,9 @@
--- Every raw order line is either accepted or rejected, and none is counted twice.
+-- Every raw order line that is read (var `as_of`) is either accepted or rejected, and none is counted twice.
+{%- set raw = ref('stg_order_lines') if var('as_of') else source('shop', 'order_lines') %}
 with counted as (
 
     select
-        (select count(*) from {{ source('shop', 'order_lines') }}) as raw_lines,
+        (select count(*) from {{ raw }}) as raw_lines,
         (select count(*) from {{ ref('int_order_lines') }}) as accepted_lines,
         (select count(*) from {{ ref('int_order_lines_rejected') }}) as rejected_lines
 

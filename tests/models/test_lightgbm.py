@@ -31,7 +31,8 @@ PATTERN = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.8, 1.2])
 COLUMNS = (
     Column("y", "ftr_history", "history", "demand"),
     Column("mean_medium", "ftr_history", "history", "demand"),
-    Column("wide", "ftr_history", "history", "none", wide=True),
+    Column("age", "ftr_history", "history", "none", wide=True),
+    Column("share", "ftr_design", "history", "none", wide=True),
     Column("season_last", "ftr_history", "season", "demand"),
     Column("promotion", "ftr_known", "known"),
     Column("is_monday", "ftr_calendar", "known"),
@@ -88,7 +89,7 @@ def features_on(
             past = values[max(first, t - 27) : t + 1]
             level = max(float(past.mean()), 0.02)
             row = {"series_id": f"s{i:02}", "t": t, "y": values[t], "age": t - first}
-            row |= {"mean_medium": past.mean(), "wide": float(t % 5), "season_last": values[t]}
+            row |= {"mean_medium": past.mean(), "season_last": values[t], "actual": values[t]}
             row |= {"demand_level": level, "demand_variance": float(past.var()) / 2 + level / 2}
             history.append(row)
         known += [
@@ -109,6 +110,13 @@ def features_on(
         # In another order than anyone would like.
         connection.execute(f"create table {name} as select * from rows order by hash(rows)")
     connection.execute("create table int_series as select 0 as first_t")
+    connection.execute(
+        """
+        create view ftr_design as
+        select history.*, history.t as cutoff_t, leads.lead, cast(history.t % 5 as double) as share
+        from ftr_history as history cross join (select unnest(range(1, 15)) as lead) as leads
+        """
+    )
     warehouse = DuckDBWarehouse(connection, ":memory:")
     return Features(warehouse, project or FakeProject())  # type: ignore[arg-type]
 
@@ -153,7 +161,7 @@ def test_rows_equal_the_design_by_hand(
     matrix = design.matrix(keys)
     assert len(keys) == 2 * 40 * HORIZON
     assert design.names == (
-        ["lead", "log_level", "variation", "age", "y", "mean_medium", "wide", "season_last"]
+        ["lead", "log_level", "variation", "y", "mean_medium", "age", "share", "season_last"]
         + ["promotion", "is_monday", "colour"]
     )
     for r in np.random.default_rng(0).choice(len(keys), 50):
@@ -161,13 +169,14 @@ def test_rows_equal_the_design_by_hand(
         first = 60 if i % 3 == 0 else 0
         level = max(y[i, max(first, c - 27) : c + 1].mean(), 0.02)
         season = c + h - 7 * -(-h // 7)
-        expected = [h, np.log(level), None, c - first, y[i, c] / level]
-        expected += [y[i, max(first, c - 27) : c + 1].mean() / level, c % 5, y[i, season] / level]
+        mean = y[i, max(first, c - 27) : c + 1].mean()
+        expected = [h, np.log(level), None, y[i, c] / level, mean / level, c - first, c % 5]
+        expected += [y[i, season] / level]
         expected += [promotion[i, c + h], float((c + h) % 7 == 0), i % 2]
         for j, value in enumerate(expected):
             if value is not None:
                 assert matrix[r, j] == pytest.approx(value, rel=1e-5), design.names[j]
-        assert design.actual(keys)[r] == y[i, c + h]
+        assert design.target(keys)[r] == y[i, c + h]
 
 
 def test_rows_before_a_series_began_are_missing(features: Features) -> None:
@@ -228,7 +237,7 @@ def test_threads_do_not_change_the_forecast_and_seeds_do(
 def test_only_columns_with_a_role_and_no_wordy_category_are_used(
     panel: tuple[np.ndarray, np.ndarray], features: Features, model: LightGBM
 ) -> None:
-    assert "wide" in model._about["names"]
+    assert "share" in model._about["names"]
     assert model._about["categories"] == {"colour": ["blue", "red"]}
     narrow = features_on(*panel, project=FakeProject(max_categories=1))
     assert fitted(narrow)._about["categories"] == {}

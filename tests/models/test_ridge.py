@@ -64,7 +64,7 @@ def design(rng: np.random.Generator, n_series: int = 12) -> dict[str, np.ndarray
         "lead": lead,
         "lead_bucket": (lead - 1) // BUCKET + 1,
         "target_t": cutoff + lead,
-        "actual": rng.poisson(mean).astype(float),
+        "target": rng.poisson(mean).astype(float),
         "demand_level": level,
         "demand_variance": level,
         "y": y,
@@ -92,7 +92,7 @@ def features_on(arrays: dict[str, np.ndarray], threads: int = 2) -> Features:
             date '2020-01-01' + cast(cutoff_t as integer) as cutoff,
             date '2020-01-01' + cast(target_t as integer) as target_date
         from arrays;
-        update ftr_design set actual = null where target_t >= {LAST_T};
+        update ftr_design set target = null where target_t >= {LAST_T};
         create table int_series as select 0 as first_t, 12 as n;
         """
     )
@@ -141,7 +141,7 @@ def test_coefficients_equal_weighted_ridge_in_numpy(
         weight = arrays["demand_level"][chosen]
         kept = [0, 1, 2, 3]  # `copy` repeats `promotion`, `constant` does not vary
         a = x[chosen][:, kept]
-        r = arrays["actual"][chosen] / weight
+        r = arrays["target"][chosen] / weight
         mean = np.average(a, axis=0, weights=weight)
         centred = a - mean
         std = np.sqrt(np.average(centred**2, axis=0, weights=weight))
@@ -205,7 +205,7 @@ def test_intervals_cover_what_they_promise(
     truth = {
         (s, c, lead): a
         for s, c, lead, a in zip(
-            arrays["series_id"], arrays["cutoff_t"], arrays["lead"], arrays["actual"], strict=True
+            arrays["series_id"], arrays["cutoff_t"], arrays["lead"], arrays["target"], strict=True
         )
     }
     cutoff_t = (got["cutoff"].astype("datetime64[s]") - np.datetime64("2020-01-01")).dt.days
@@ -227,7 +227,7 @@ def test_explanations_add_up_to_the_mean(features: Features, fitted: ridge.Ridge
 def test_training_never_reads_a_target_after_its_end(
     arrays: dict[str, np.ndarray], features: Features
 ) -> None:
-    poisoned = arrays | {"actual": np.where(arrays["target_t"] > 150, 1e6, arrays["actual"])}
+    poisoned = arrays | {"target": np.where(arrays["target_t"] > 150, 1e6, arrays["target"])}
     clean, dirty = ridge.Ridge(), ridge.Ridge()
     clean.fit(features, 150, 1, lambda _: None)
     dirty.fit(features_on(poisoned), 150, 1, lambda _: None)

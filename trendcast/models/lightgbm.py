@@ -292,12 +292,12 @@ def _held_out(features: Features, end_t: int) -> int:
 def _sample(design: Design, config: LightGBMConfig, cutoffs: list[int], seed: int) -> _Sample:
     """Return up to ``max_rows`` rows with a known target, spread evenly by chance."""
     keys = design.keys(cutoffs)
-    rows = np.flatnonzero(~np.isnan(design.actual(keys)))
+    rows = np.flatnonzero(~np.isnan(design.target(keys)))
     keys = keys.take(rows[_some(len(rows), config.max_rows, seed)])
     level, variance = design.scale(keys)
     return _Sample(
         matrix=design.matrix(keys),
-        actual=design.actual(keys).astype(np.float64),
+        actual=design.target(keys).astype(np.float64),
         level=level.astype(np.float64),
         variance=variance.astype(np.float64),
         target_t=keys.cutoff + keys.lead,

@@ -299,7 +299,7 @@ def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
             {_level_class("demand_level")} as level_class
         from (
             select
-                series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, actual, demand_level,
+                series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, target, demand_level,
                 demand_variance,
                 {parts}
             from {features.relation("ftr_design")} as design
@@ -314,7 +314,7 @@ def _training_rows(features: Features, end_t: int) -> tuple[str, list[int]]:
     settings = features.settings
     first = max(features.first_t, end_t - settings.train_periods)
     return (
-        "actual is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0",
+        "target is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0",
         [end_t, first, end_t, settings.train_stride],
     )
 
@@ -331,7 +331,7 @@ def _gram(
     """
     where, parameters = _training_rows(features, end_t)
     scale = _weight_scale(features, where, parameters)
-    expressions = ["1.0", *(_scaled(c.name, c.unit) for c in columns), "actual / demand_level"]
+    expressions = ["1.0", *(_scaled(c.name, c.unit) for c in columns), "target / demand_level"]
     p = len(expressions)
 
     def entry(i: int) -> str:
@@ -488,14 +488,14 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 def _error_quantiles(
     features: Features, fit: Fit, end_t: int, held_out_t: int
 ) -> dict[str, list[float]]:
-    """Quantiles of (actual - mean) / spread on the later targets, by lead bucket and level class.
+    """Quantiles of (target - mean) / spread on the later targets, by lead bucket and level class.
 
     A level class with few errors of its own is pooled with its neighbours, no wider than it has to be.
     """
     _lend_coefficients(features, fit)
     where, parameters = _training_rows(features, end_t)
     errors = f"""
-        select lead_bucket, level_class, (actual - mean) / spread as error
+        select lead_bucket, level_class, (target - mean) / spread as error
         from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
     """
     parameters = [*parameters, held_out_t]

@@ -1,10 +1,20 @@
--- One row per period from the first sale to the horizon's end: what the calendar alone tells.
+-- One row per period from the first sale to the horizon's end: what the calendar alone tells, mostly as means over the
+-- period's days. All of it is known in advance, so its frames may look ahead.
+-- depends_on: {{ ref('int_holidays') }}
 {%- set settings = trendcast.settings() %}
+{#- Days from which a holiday is no longer near. #}
+{%- set near = 14 %}
 with bounds as (
 
     select
-        first_date,
-        {{ trendcast.period_end(dbt.dateadd(settings.grain, settings.horizon, 'cutoff')) }} as last_date
+        first_date as first_sale_date,
+        {{ trendcast.period_start('first_date') }} as first_ds,
+        {{ trendcast.period_end(dbt.dateadd(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
+        -- Holidays near the ends count too: a whole period more for their lead and lag, then days for the distances.
+        cast({{ dbt.dateadd('day', -near, dbt.dateadd(
+            settings.grain, -1, trendcast.period_start('first_date'))) }} as date) as first_date,
+        cast({{ dbt.dateadd('day', near, trendcast.period_end(
+            dbt.dateadd(settings.grain, settings.horizon + 1, 'cutoff'))) }} as date) as last_date
     from {{ ref('int_cutoffs') }}
     where fold = 0
 
@@ -16,29 +26,141 @@ days as (
 
 ),
 
+-- Days are counted from a known Monday, day 1, because engines number weekdays differently.
+numbered as (
+
+    select
+        date_day,
+        {{ trendcast.days_in("cast('1900-01-01' as date)", 'date_day') }} as day_number
+    from days
+
+),
+
 described as (
 
     select
         date_day,
-        -- 0 is Monday: whole days since a known Monday, because engines number weekdays differently.
-        mod({{ dbt.datediff("cast('1900-01-01' as date)", 'date_day', 'day') }}, 7) as weekday,
+        {{ trendcast.period_index('date_day') }} as t,
+        {{ trendcast.period_start('date_day') }} as ds,
+        day_number,
+        -- 0 is Monday.
+        mod(day_number - 1, 7) as weekday,
         extract(day from date_day) as month_day,
+        {{ trendcast.days_in('date_day', dbt.last_day('date_day', 'month')) }} as month_days_left,
         2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0) / 12 as year_angle,
-        date_day >= {{ dbt.dateadd('year', 2, '(select bounds.first_date from bounds)') }} as is_second_year
-    from days
+        date_day >= {{ dbt.dateadd('year', 2, '(select bounds.first_sale_date from bounds)') }} as is_second_year
+    from numbered
+
+),
+
+{% if trendcast.uses('holidays') %}
+-- A day with several holidays is one.
+holiday_dates as (
+
+    select distinct date_day
+    from {{ ref('int_holidays') }}
+
+),
+
+holidays as (
+
+    select
+        described.date_day,
+        described.day_number,
+        described.t,
+        holiday_dates.date_day is not null as is_holiday
+    from described
+    left join holiday_dates
+        on described.date_day = holiday_dates.date_day
+
+),
+
+distances as (
+
+    select
+        t,
+        case when is_holiday then 1.0 else 0.0 end as is_holiday,
+        coalesce(day_number - max(case when is_holiday then day_number end) over (
+            order by date_day rows between {{ near }} preceding and current row
+        ), {{ near }}) as since_holiday,
+        coalesce(min(case when is_holiday then day_number end) over (
+            order by date_day rows between current row and {{ near }} following
+        ) - day_number, {{ near }}) as until_holiday
+    from holidays
+
+),
+
+holiday_periods as (
+
+    select
+        t,
+        avg(is_holiday) as is_holiday,
+        avg(since_holiday) / {{ near }} as since_holiday,
+        avg(until_holiday) / {{ near }} as until_holiday
+    from distances
+    group by 1
+
+),
+
+around as (
+
+    select
+        holiday_periods.*,
+        lead(is_holiday) over (order by t) as holiday_lead,
+        lag(is_holiday) over (order by t) as holiday_lag
+    from holiday_periods
+
+),
+
+{% endif %}
+periods as (
+
+    select
+        t,
+        ds,
+        {% for name in ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] %}
+        avg(case when weekday = {{ loop.index0 }} then 1.0 else 0.0 end) as is_{{ name }},
+        {% endfor %}
+        avg(case when month_day <= 7 then 1.0 else 0.0 end) as is_month_start,
+        avg(case when month_day >= 25 then 1.0 else 0.0 end) as is_month_end,
+        {% if trendcast.uses('calendar') %}
+        {% for harmonic in [1, 2] %}
+        avg(sin({{ harmonic }} * 2 * pi() * weekday / 7)) as week_sin_{{ harmonic }},
+        avg(cos({{ harmonic }} * 2 * pi() * weekday / 7)) as week_cos_{{ harmonic }},
+        {% endfor %}
+        {% for harmonic in [2, 3] %}
+        avg(case when is_second_year then sin({{ harmonic }} * year_angle) else 0 end) as year_sin_{{ harmonic }},
+        avg(case when is_second_year then cos({{ harmonic }} * year_angle) else 0 end) as year_cos_{{ harmonic }},
+        {% endfor %}
+        -- A day either side of the 15th and of the month's last day.
+        avg(case when month_day between 14 and 16 or month_days_left <= 2 or month_day = 1 then 1.0 else 0.0 end)
+            as payday,
+        -- A week belongs to the month of its Thursday, where most of its days are.
+        max({{ "case when weekday = 3 then extract(month from date_day) end" if settings.grain == 'week'
+            else 'extract(month from date_day)' }}) as month,
+        count(*) as days_in_period,
+        {% endif %}
+        -- A yearly wave is told from a trend only once a second year is there.
+        avg(case when is_second_year then sin(year_angle) else 0 end) as year_sin,
+        avg(case when is_second_year then cos(year_angle) else 0 end) as year_cos
+    from described
+    where
+        date_day between (select bounds.first_ds from bounds) and (select bounds.last_day from bounds)
+    group by 1, 2
 
 )
 
 select
-    {{ trendcast.period_index('date_day') }} as t,
-    {{ trendcast.period_start('date_day') }} as ds,
-    {% for name in ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] %}
-    avg(case when weekday = {{ loop.index0 }} then 1.0 else 0.0 end) as is_{{ name }},
-    {% endfor %}
-    avg(case when month_day <= 7 then 1.0 else 0.0 end) as is_month_start,
-    avg(case when month_day >= 25 then 1.0 else 0.0 end) as is_month_end,
-    -- A yearly wave is told from a trend only once a second year is there.
-    avg(case when is_second_year then sin(year_angle) else 0 end) as year_sin,
-    avg(case when is_second_year then cos(year_angle) else 0 end) as year_cos
-from described
-group by 1, 2
+    {% if trendcast.uses('holidays') %}
+    around.is_holiday,
+    around.since_holiday,
+    around.until_holiday,
+    around.holiday_lead,
+    around.holiday_lag,
+    {% endif %}
+    periods.*
+from periods
+{% if trendcast.uses('holidays') %}
+inner join around
+    on periods.t = around.t
+{% endif %}

@@ -1,0 +1,62 @@
+{#- The part of the series key that a table by product knows: product columns always, the location where the table
+    names one (its var, e.g. `inventory_columns`, maps location_id). Empty: one row for all products. -#}
+{% macro source_key(mapping) %}
+    {%- set known = ['product_id'] + trendcast.product_attributes() -%}
+    {%- if var(mapping).get('location_id') -%}
+        {%- do known.append('location_id') -%}
+    {%- endif -%}
+    {{ return(var('series_key') | select('in', known) | list) }}
+{% endmacro %}
+
+{#- A select list of key columns, each with a comma after it. `location` is the alias that has location_id; the others
+    come from `alias`. -#}
+{% macro key_columns(key, alias, location=none) -%}
+    {%- for column in key -%}
+        {{ location if location and column == 'location_id' else alias }}.{{ adapter.quote(column) }},
+    {% endfor -%}
+{%- endmacro %}
+
+{#- The condition of a join on key columns; true for all where there is none. -#}
+{% macro same_key(key, left, right) -%}
+    1 = 1
+    {%- for column in key %}
+    and {{ left }}.{{ adapter.quote(column) }} = {{ right }}.{{ adapter.quote(column) }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{#- The partition clause of a window by key columns. -#}
+{% macro partition_by(key) -%}
+    {%- if key -%}
+        partition by {% for column in key %}{{ adapter.quote(column) }}{{ ', ' if not loop.last }}{% endfor %}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- An aggregate over the rows of a key up to the current one: what was known at the end of the period. As `trailing`,
+    for tables that are not by series. -#}
+{% macro so_far(aggregate, key) -%}
+    {{ aggregate }} over (
+        {{ trendcast.partition_by(key) }} order by t rows between unbounded preceding and current row
+    )
+{%- endmacro %}
+
+{#- A column of an optional plan in ftr_known; a constant, and no join, where the shop has no such plan. -#}
+{% macro planned(source, column, otherwise) -%}
+    {%- if trendcast.has_source(source) -%}
+        coalesce({{ source }}.{{ column }}, {{ otherwise }})
+    {%- else -%}
+        cast({{ otherwise }} as {{ trendcast.type_double() }})
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Whether holidays come from the `holidays` library, by a Python model. Only DuckDB runs one where dbt runs; on another
+    engine a shop lists its holidays in its `events_table`. -#}
+{% macro uses_holiday_library() %}
+    {%- set wanted = var('holiday_country') is not none and trendcast.uses('holidays') -%}
+    {%- if wanted and target.type != 'duckdb' -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'holiday_country' must be null on " ~ target.type ~ ", for only DuckDB can ask the holidays library; "
+            ~ "came: " ~ var('holiday_country') ~ ". List the holidays in a table (date, name) and name it in the var "
+            ~ "events_table") }}
+    {%- endif -%}
+    {{ return(wanted) }}
+{% endmacro %}

@@ -1,0 +1,182 @@
+-- One row per series and period: the measure as it was sold and the demand models take it for, with flags that say why
+-- the two differ. A view: what is switched off (all of it, by default) costs nothing.
+{{ config(materialized='view') }}
+{%- set settings = trendcast.settings() %}
+{%- set short, medium, long = settings.windows %}
+{%- set has_stock = trendcast.has_source('inventory') and trendcast.uses('stock') %}
+{%- set chance = var('stockout_chance') %}
+{%- set outliers = trendcast.one_of('outliers', ['none', 'hampel', 'robust_z']) %}
+{#- hampel: the last nine at this position in the season; robust_z: the long window, whatever the position. #}
+{%- set rows = 9 if outliers == 'hampel' else long %}
+{%- set position = 'mod(t, ' ~ settings.season_length ~ ')' if outliers == 'hampel' else none %}
+with panel as (
+
+    select
+        filled.series_id,
+        series.series_no,
+        filled.t,
+        filled.ds,
+        filled.age,
+        filled.is_filled,
+        filled.price,
+        filled.revenue,
+        filled.discount,
+        filled.customers,
+        filled.new_customers,
+        filled.{{ settings.measure }} as observed,
+        {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
+    from {{ ref('int_sales_filled') }} as filled
+    inner join {{ ref('int_series') }} as series
+        on filled.series_id = series.series_id
+    {% if has_stock %}
+    left join {{ ref('int_stock') }} as stock
+        on
+            filled.t = stock.t
+            and {{ trendcast.same_key(trendcast.source_key('inventory_columns'), 'series', 'stock') }}
+    {% endif %}
+
+),
+
+-- Where nobody counts the stock, a run of zeros is suspicious once it is less likely than the var `stockout_chance`:
+-- (1 - share) to the power of its length, with the share of periods with a sale before it (Laplace's rule).
+runs as (
+
+    select
+        panel.*,
+        {% if chance %}
+        t - {{ trendcast.trailing('max(case when observed > 0 then t end)') }} as zeros,
+        {{ trendcast.trailing('sum(case when observed > 0 then 1 else 0 end)', long) }} as sales_long,
+        {{ trendcast.trailing('count(*)', long) }} as rows_long,
+        {% endif %}
+        panel.observed = 0 as is_zero
+    from panel
+
+),
+
+stocked as (
+
+    select
+        runs.*,
+        (is_zero and in_stock_share < 0.5)
+        {% if chance %}
+        or (
+            zeros > 0 and zeros < rows_long
+            and power(1.0e0 - (sales_long + 1) / (rows_long - zeros + 2.0e0), zeros) < {{ chance }}
+        )
+        {% endif %} as is_stockout
+    from runs
+
+),
+
+-- A zero without stock says nothing about demand: the mean of the medium window's periods in stock stands in.
+uncensored as (
+
+    select
+        stocked.*,
+        {% if has_stock or chance %}
+        case
+            when is_stockout then coalesce(
+                {{ trendcast.trailing('avg(case when not is_stockout then cast(observed as '
+                    ~ trendcast.type_exact() ~ ') end)', medium) }}, 0
+            )
+            else observed
+        end as uncensored
+        {% else %}
+        observed as uncensored
+        {% endif %}
+    from stocked
+
+),
+
+{% if outliers == 'none' %}
+judged as (
+
+    select
+        uncensored.*,
+        false as is_outlier,
+        uncensored as demand
+    from uncensored
+
+)
+{% else %}
+
+-- Promotions and holidays sell more for a reason: they are no outliers.
+planned as (
+
+    select
+        uncensored.*,
+        known.promotion_display + known.promotion_feature + known.promotion_discount > 0
+        {% if trendcast.uses('holidays') %}
+        or calendar.is_holiday > 0
+        {% endif %} as is_event
+    from uncensored
+    inner join {{ ref('ftr_known') }} as known
+        on uncensored.series_id = known.series_id and uncensored.t = known.t
+    inner join {{ ref('ftr_calendar') }} as calendar
+        on uncensored.t = calendar.t
+
+),
+
+centred as (
+
+    select
+        planned.*,
+        {{ trendcast.trailing(trendcast.median('uncensored'), rows, position) }} as median
+    from planned
+
+),
+
+-- The median absolute deviation, as a standard deviation (Hampel 1974), and never below that of a count of this size.
+spread as (
+
+    select
+        centred.*,
+        greatest(
+            1.4826e0 * {{ trendcast.trailing(trendcast.median('abs(uncensored - median)'), rows, position) }},
+            sqrt(median + 1)
+        ) as deviation
+    from centred
+
+),
+
+flagged as (
+
+    select
+        spread.*,
+        not is_event and abs(uncensored - median) > {{ var('outlier_threshold') }} * deviation as is_outlier
+    from spread
+
+),
+
+judged as (
+
+    select
+        flagged.*,
+        case when is_outlier then median else uncensored end as demand
+    from flagged
+
+)
+{% endif %}
+
+select
+    series_id,
+    series_no,
+    t,
+    ds,
+    age,
+    is_filled,
+    price,
+    revenue,
+    discount,
+    customers,
+    new_customers,
+    observed,
+    is_stockout,
+    {% if trendcast.gap_fill()[settings.measure] == 'drop' %}
+    not (is_stockout or is_filled) as is_observed,
+    {% else %}
+    not is_stockout as is_observed,
+    {% endif %}
+    is_outlier,
+    demand
+from judged

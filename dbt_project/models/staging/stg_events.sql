@@ -1,0 +1,12 @@
+-- One row per day of an event that the shop names itself, such as Black Friday.
+{% if trendcast.has_source('events') %}
+select
+    {{ trendcast.mapped('event_columns', 'date', 'date') }} as event_date,
+    {{ trendcast.mapped('event_columns', 'name', dbt.type_string()) }} as name
+from {{ source('shop', 'events') }}
+{% else %}
+select
+    cast(null as date) as event_date,
+    cast(null as {{ dbt.type_string() }}) as name
+where false
+{% endif %}

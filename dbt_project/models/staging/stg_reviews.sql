@@ -1,0 +1,21 @@
+-- One row per review of a product.
+{% if trendcast.has_source('reviews') %}
+select
+    {{ trendcast.mapped('review_columns', 'product_id', dbt.type_string()) }} as product_id,
+    {{ trendcast.safe_mapped('review_columns', 'reviewed_at', 'timestamp') }} as reviewed_at,
+    {{ trendcast.safe_mapped('review_columns', 'rating', trendcast.type_amount()) }} as rating
+from {{ source('shop', 'reviews') }}
+{% if var('as_of') %}
+where coalesce(
+    {{ trendcast.local_date(trendcast.safe_mapped('review_columns', 'reviewed_at', 'timestamp'), var('review_timezone')) }}
+    <= cast('{{ var("as_of") }}' as date),
+    true
+)
+{% endif %}
+{% else %}
+select
+    cast(null as {{ dbt.type_string() }}) as product_id,
+    cast(null as timestamp) as reviewed_at,
+    cast(null as {{ trendcast.type_amount() }}) as rating
+where false
+{% endif %}
