@@ -272,7 +272,7 @@ def runner(sql: dict[str, str]) -> Run:
             connection.register("rows", rows)
             connection.execute(
                 f"""
-                create table int_sales as select *, series_id as product_id from rows;
+                create table int_sales as select *, series_id as product_id, 1 as sale_lines from rows;
                 create table int_cutoffs as select 0 as fold, {CUTOFF_T} as cutoff_t;
                 create table ftr_calendar as
                     select cast(t as integer) as t, date '1970-01-01' + cast(t as integer) as ds

@@ -33,13 +33,13 @@ summed as (
     select
         category,
         t,
-        count(*) as n_series,
         {% for column in ['mean_short', 'mean_medium', 'mean_long'] %}
         cast(sum(cast({{ column }} as {{ exact }})) as {{ double }}) as {{ column }},
         {% endfor %}
         {% for column in ['zero_share_medium', 'price_change', 'discount_depth'] %}
-        cast(sum(cast({{ column }} as {{ exact }})) as {{ double }}) / count(*) as {{ column }}{{ ',' if not loop.last }}
+        cast(sum(cast({{ column }} as {{ exact }})) as {{ double }}) / count(*) as {{ column }},
         {% endfor %}
+        count(*) as n_series
     from members
     group by 1, 2
 

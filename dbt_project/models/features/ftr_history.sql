@@ -1,4 +1,5 @@
 -- One row per series and period: what was known about the series at the end of that period, never later.
+-- noqa: disable=PRS
 {{ trendcast.keeps_rows() }}
 {%- set settings = trendcast.settings() %}
 {%- set short, medium, long = settings.windows %}

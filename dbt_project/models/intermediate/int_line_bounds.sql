@@ -14,9 +14,9 @@ with newer as (
         and not is_test_order
         and not is_cancelled
         and series_id is not null
-        {% if seen %}
+    {% if seen %}
         and loaded_at > cast('{{ seen }}' as timestamp)
-        {% endif %}
+    {% endif %}
 
 ),
 

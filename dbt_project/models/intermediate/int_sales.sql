@@ -33,10 +33,10 @@ lines as (
     {% endif %}
     where
         every_line.t <= {{ trendcast.last_cutoff() }}
-        {% if seen %}
+    {% if seen %}
         and every_line.t >= {{ seen.from_t }}
         and (every_line.t > {{ seen.t }} or every_line.t >= touched.from_t)
-        {% endif %}
+    {% endif %}
 
 ),
 
