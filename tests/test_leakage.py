@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO, Shop
-from trendcast.audit import COMPARED, audit
+from trendcast.audit import AS_LOADED, COMPARED, audit
 from trendcast.pipeline import Workspace
 
 
@@ -55,6 +56,31 @@ def test_text_columns_and_refused_lines_can_be_audited(
     shop = make_shop(lines)
     found = audited(shop, REPO / "dbt_project", monkeypatch)
     assert len(found) == 2 * len(COMPARED)
+    assert [row for row in found if row["differing"]] == []
+
+
+def test_what_had_been_loaded_at_a_cut_gives_the_same(
+    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that came late changes the history of its own series alone."""
+    first = dt.datetime(2025, 1, 1, 9)
+    lines = [
+        {
+            "order_id": f"{product}{day}",
+            "product_id": product,
+            "ordered_at": first + dt.timedelta(days=day),
+            "quantity": 1.0 + (day * len(product)) % 4,
+            # Of `late`, the lines of one day came at the end of all.
+            "loaded_at": first
+            + dt.timedelta(days=90 if product == "late" and day == 9 else day + 1),
+        }
+        for product in ("on time", "late")
+        for day in range(84)
+    ]
+    found = audited(make_shop(lines), REPO / "dbt_project", monkeypatch)
+    loaded = {row["model"]: row for row in found if row["variant"] == AS_LOADED}
+    assert set(loaded) == {"int_sales_filled", "ftr_history", "ftr_known", "ftr_static"}
+    assert loaded["ftr_static"]["compared"] == 1
     assert [row for row in found if row["differing"]] == []
 
 

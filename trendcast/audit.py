@@ -3,11 +3,13 @@
 For each cut date the features are built three times, each in a throw-away warehouse that reads the shop's own
 tables: on all order lines, on the lines up to the cut, and on all lines with absurd quantities after the cut.
 What was known at the cut (history up to it, the plan up to the horizon after it) must be the same three times,
-to the last bit.
+to the last bit. Where lines say when they were loaded, they are built once more, on the lines that had been loaded by
+the evening after the cut; then the series are compared that no line came late for.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import tempfile
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ COMPARED = {
 }
 # Columns that tell builds apart, and say nothing of what was known.
 UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with'))"
+AS_LOADED = "as loaded"
 ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
 
@@ -83,11 +86,15 @@ def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> li
             whole, cuts, workspace.project.settings.seed if seed is None else seed
         ):
             for name, vars in variants(workspace, cut).items():
+                without = _late_series(whole, cut) if name == AS_LOADED else None
+                if without and not _leaves_series(whole, without, cut_t):
+                    continue
                 with workspace.progress.phase(f"audit {cut} {name}"):
                     other = build(workspace, Path(folder), f"{name}_{cut}", vars)
                 _require_change(whole, other, cut)
                 found += [
-                    {"cut": cut, "variant": name} | row for row in compare(whole, other, cut_t)
+                    {"cut": cut, "variant": name} | row
+                    for row in compare(whole, other, cut_t, without)
                 ]
     return found
 
@@ -104,10 +111,38 @@ def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
         f"case when {settings.order_date} > date '{cut}' and {quantity} <= {settings.max_quantity} "
         f"then least({quantity} * {factor}, {settings.max_quantity}) else {quantity} end"
     )
-    return {
-        "cut off": {"as_of": cut, "cutoff": cut},
+    cut_off = {"as_of": cut, "cutoff": cut}
+    found: dict[str, dict[str, Any]] = {
+        "cut off": cut_off,
         "absurd future": {"order_columns": columns},
     }
+    if settings.order_columns.get("loaded_at"):
+        found[AS_LOADED] = cut_off | {"loaded_before": _loaded_before(cut)}
+    return found
+
+
+def _loaded_before(cut: str) -> str:
+    """Return the end of the day after a cut: a night's load of the cut's lines is in time."""
+    return str(dt.date.fromisoformat(cut) + dt.timedelta(days=2))
+
+
+def _late_series(whole: Build, cut: str) -> str:
+    """Query of the series that lines up to a cut came late for."""
+    return (
+        f"select series_id from {_inside('whole', whole, 'int_order_lines_checked')} "
+        f"where order_date <= date '{cut}' and series_id is not null "
+        f"and (loaded_at is null or loaded_at >= timestamp '{_loaded_before(cut)}')"
+    )
+
+
+def _leaves_series(whole: Build, without: str, cut_t: int) -> bool:
+    """Whether there is a series that begun by the cut and is not left out; a first load of everything is late for all."""
+    with _both(whole, whole) as warehouse:
+        rows = warehouse.query(
+            f"select 1 from {_inside('whole', whole, 'int_series')} "
+            f"where first_t <= {cut_t} and series_id not in ({without}) limit 1"
+        )
+    return len(rows) > 0
 
 
 def build(workspace: Workspace, folder: Path, name: str, vars: dict[str, Any]) -> Build:
@@ -184,12 +219,21 @@ def _require_change(whole: Build, other: Build, cut: str) -> None:
         )
 
 
-def compare(whole: Build, other: Build, cut_t: int) -> list[dict[str, Any]]:
-    """Count the rows known at the cut that only one of two builds has, and name the columns that differ."""
+def compare(
+    whole: Build, other: Build, cut_t: int, without: str | None = None
+) -> list[dict[str, Any]]:
+    """Count the rows known at the cut that only one of two builds has, and name the columns that differ.
+
+    With ``without``, a query of series_id, those series are left out, and so are tables that are not by series.
+    """
     found = []
     with _both(whole, other) as warehouse:
         for model, horizons in COMPARED.items():
             condition = _known(whole, model, cut_t, horizons)
+            if without:
+                if "series_id" not in warehouse.columns(_inside("whole", whole, model)):
+                    continue
+                condition += f" and series_id not in ({without})"
             sides = [
                 f"(select {UNCOMPARED} from {_inside(alias, one, model)} where {condition})"
                 for alias, one in (("whole", whole), ("other", other))

@@ -208,7 +208,7 @@
 {% macro panel_vars() %}
     {{ return([
         'shop_database', 'shop_schema', 'orders_table', 'products_table', 'inventory_table', 'order_columns',
-        'product_columns', 'order_scope', 'as_of', 'order_timezone', 'duplicate_lines', 'min_order_date',
+        'product_columns', 'order_scope', 'as_of', 'loaded_before', 'order_timezone', 'duplicate_lines', 'min_order_date',
         'max_quantity', 'max_unit_price', 'robust_bound', 'robust_bound_lines', 'returns', 'return_when', 'cancelled_when',
         'test_order_when', 'currency', 'exchange_rates_table', 'exchange_rate_columns', 'grain', 'series_key',
         'measure', 'gap_fill', 'stockout_chance', 'outliers', 'outlier_threshold', 'cutoff', 'season_length', 'windows',

@@ -1,5 +1,5 @@
--- Every raw order line that is read (var `as_of`) is either accepted or rejected, and none is counted twice.
-{%- set raw = ref('stg_order_lines') if var('as_of') else source('shop', 'order_lines') %}
+-- Every raw order line that is read (vars `as_of`, `loaded_before`) is either accepted or rejected, and none is counted twice.
+{%- set raw = ref('stg_order_lines') if var('as_of') or var('loaded_before') else source('shop', 'order_lines') %}
 with counted as (
 
     select

@@ -24,3 +24,7 @@ where coalesce(
     true
 )
 {% endif %}
+{% if var('loaded_before') %}
+{{ 'and' if var('as_of') else 'where' }}
+    {{ trendcast.utc_timestamp('order_columns', 'loaded_at') }} < cast('{{ var("loaded_before") }}' as timestamp)
+{% endif %}
