@@ -521,8 +521,8 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     Returns
     -------
     dict
-        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first) and ``served`` (series
-        per model that serves them), and where the warehouse is.
+        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first), ``served`` (series
+        per model that serves them), ``weights`` (the ensemble's members) and where the warehouse is.
     """
     with workspace.connect() as warehouse:
         project = workspace.project
@@ -549,6 +549,13 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             from {project.relation("int_backtests")}
             """
         ).to_pylist()[0]
+        weights = warehouse.query(
+            f"""
+            select member, avg(weight) as weight, sum(n_rows) as n_rows from {project.relation("weights")}
+            where run_id = ? and fold = 0 and demand_class = 'all' group by member order by weight desc, member
+            """,
+            [latest["run_id"]],
+        ).to_pylist()
     return {
         "run_id": latest["run_id"],
         "status": latest["status"],
@@ -561,6 +568,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         "backtest": {k: str(v) if k != "folds" else v for k, v in dates.items()},
         "accuracy": accuracy,
         "served": served,
+        "weights": weights,
         "timings": workspace.progress.timings or json.loads(latest["timings"] or "{}"),
         "warehouse": workspace.output.get("path", ""),
         "tables": {

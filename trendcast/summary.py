@@ -50,6 +50,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(
         "'vs baseline' is the share of the seasonal naive's WAPE that a model saves.", style="dim"
     )
+    if summary["weights"]:
+        shares = ", ".join(f"{w['member']} {w['weight']:.2f}" for w in summary["weights"])
+        learnt = any(w["n_rows"] for w in summary["weights"])
+        how = "" if learnt else " (equal: there was no backtest to learn from)"
+        console.print(f"The ensemble weighs {shares}{how}.", highlight=False, style="dim")
     if summary["timings"]:
         phases = ", ".join(
             f"{name} {seconds:.0f}" for name, seconds in summary["timings"].items() if seconds >= 1
