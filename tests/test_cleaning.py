@@ -364,6 +364,7 @@ def test_bounds_are_what_plain_python_finds_in_the_past(
     table = pa.table(
         {
             "product_id": pa.array([row[0] for row in lines], pa.string()),
+            "series_id": pa.array([row[0] for row in lines], pa.string()),
             "order_date": pa.array(
                 [dt.date(2020 + row[1] // 12, 1 + row[1] % 12, 28) for row in lines], pa.date32()
             ),
