@@ -35,7 +35,10 @@ MODELS = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "linear": {"gap_fill": {"quantity": "linear", "revenue": "mean", "price": "median"}},
+    "linear": {
+        "gap_fill": {"quantity": "linear", "revenue": "mean", "price": "median"},
+        "features": {"quantiles": True},
+    },
     "spline": {"gap_fill": {"quantity": "spline", "revenue": "seasonal", "price": "zero"}},
     "drop": {"gap_fill": {"quantity": "drop", "revenue": "drop"}, "stockout_chance": 0.02},
     "hampel": {"outliers": "hampel", "outlier_threshold": 2, "features": {"holidays": False}},
@@ -200,6 +203,7 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
                     "price_change": change(prices, LONG),
                     "price_change_medium": change(prices, MEDIUM),
                     "discount_depth_medium": np.mean(share[: i + 1][-MEDIUM:]),
+                    **quantiles(medium, long, vars),
                     "customers_medium": buyers / len(buying),
                     "new_customer_share": fresh / buyers if buyers else 0.0,
                     "discount_depth": share[i],
@@ -219,6 +223,13 @@ def expected_history(shop: dict[str, list[Sale]], vars: dict[str, Any]) -> pd.Da
 def ewm(values: Sequence[float], span: int) -> float:
     """Exponentially weighted mean, as pandas has it with adjust=True."""
     return float(pd.Series(values).ewm(span=span, adjust=True).mean().iloc[-1])
+
+
+def quantiles(medium: list[float], long: list[float], vars: dict[str, Any]) -> dict[str, float]:
+    """The columns of a group that is off by default."""
+    if not vars.get("features", {}).get("quantiles"):
+        return {}
+    return {"median_medium": float(np.median(medium)), "q90_long": float(np.quantile(long, 0.9))}
 
 
 def change(prices: list[float], window: int) -> float:

@@ -48,7 +48,7 @@
 {% macro feature_groups() %}
     {%- set groups = {
         'lags': true, 'ewm': true, 'spread': true, 'price': true, 'promotions': true, 'calendar': true,
-        'holidays': true, 'category': true, 'customers': true, 'reviews': true, 'stock': true,
+        'holidays': true, 'category': true, 'customers': true, 'reviews': true, 'stock': true, 'quantiles': false,
     } -%}
     {%- set chosen = var('features') or {} -%}
     {%- if chosen is not mapping -%}

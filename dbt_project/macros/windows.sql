@@ -430,6 +430,23 @@ windowed as (
     percentile({{ expression }}, 0.5)
 {%- endmacro %}
 
+{#- The interpolated quantile of an expression as an aggregate. -#}
+{% macro quantile(expression, level) -%}
+    {{ return(adapter.dispatch('quantile', 'trendcast')(expression, level)) }}
+{%- endmacro %}
+
+{% macro default__quantile(expression, level) -%}
+    percentile_cont({{ level }}) within group (order by {{ expression }})
+{%- endmacro %}
+
+{% macro duckdb__quantile(expression, level) -%}
+    quantile_cont({{ expression }}, {{ level }})
+{%- endmacro %}
+
+{% macro spark__quantile(expression, level) -%}
+    percentile({{ expression }}, {{ level }})
+{%- endmacro %}
+
 {#- The element of an array at a position that counts from 0. -#}
 {% macro element(array, position) -%}
     {{ return(adapter.dispatch('element', 'trendcast')(array, position)) }}

@@ -7,7 +7,7 @@
 {%- set exact = trendcast.type_exact() %}
 {%- set lags, ewm = trendcast.uses('lags'), trendcast.uses('ewm') %}
 {%- set spread, price = trendcast.uses('spread'), trendcast.uses('price') %}
-{%- set customers = trendcast.uses('customers') %}
+{%- set customers, quantiles = trendcast.uses('customers'), trendcast.uses('quantiles') %}
 {%- set seen = trendcast.seen() %}
 {#- Rows before the first new one that the windows reach back to. #}
 {%- set reach = [long, 8 * season, 3 * medium] | max %}
@@ -33,6 +33,19 @@ before as (
 ),
 
 {% endif -%}
+{% if quantiles -%}
+-- Quantiles pick values and add none up, so frames do. They cost as much as all the rest, so they are off by default.
+with_quantiles as (
+
+    select
+        demand.*,
+        {{ trendcast.trailing(trendcast.quantile('demand.demand', 0.5), medium) }} as median_medium,
+        {{ trendcast.trailing(trendcast.quantile('demand.demand', 0.9), long) }} as q90_long
+    from {{ ref('int_demand') }} as demand
+
+),
+
+{% endif -%}
 panel as (
 
     select
@@ -43,6 +56,10 @@ panel as (
         demand.is_filled,
         case when demand.is_observed then demand.observed end as actual,
         demand.price,
+        {% if quantiles %}
+        demand.median_medium,
+        demand.q90_long,
+        {% endif %}
         {% if customers %}
         cast(demand.customers as {{ trendcast.type_double() }}) as customers,
         cast(demand.new_customers as {{ trendcast.type_double() }}) as new_customers,
@@ -54,7 +71,7 @@ panel as (
         before.season_error_sum as season_error_sum_before,
         {% endif %}
         demand.demand as y
-    from {{ ref('int_demand') }} as demand
+    from {{ 'with_quantiles' if quantiles else ref('int_demand') }} as demand
     {% if seen %}
     inner join before
         on demand.series_no = before.series_no and demand.t >= before.from_t - {{ reach }}
@@ -66,6 +83,7 @@ panel as (
 {{ trendcast.windows(
     'panel',
     columns=['ds', 'is_filled', 'actual', 'price', 'discount_depth']
+        + (['median_medium', 'q90_long'] if quantiles else [])
         + (['from_t', 'last_sale_t_before', 'season_error_sum_before'] if seen else []),
     derived={
         'y_square': 'y * y',
@@ -192,6 +210,10 @@ final as (
             / nullif(scaled.price_known_sum_{{ medium }} / nullif(scaled.has_price_sum_{{ medium }}, 0), 0)
         ), 0) as price_change_medium,
         {{ trendcast.mean_of('scaled.discount_depth', medium) }} as discount_depth_medium,
+        {% endif %}
+        {% if quantiles %}
+        scaled.median_medium,
+        scaled.q90_long,
         {% endif %}
         {% if customers %}
         {{ trendcast.mean_of('scaled.customers', medium) }} as customers_medium,
