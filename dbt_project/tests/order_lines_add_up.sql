@@ -1,4 +1,5 @@
--- Every raw order line that is read (vars `as_of`, `loaded_before`) is either accepted or rejected, and none is counted twice.
+-- Every raw order line that is read (vars `as_of` and `loaded_before`) is either accepted or rejected, and none is
+-- counted twice.
 {%- set raw = ref('stg_order_lines') if var('as_of') or var('loaded_before') else source('shop', 'order_lines') %}
 with counted as (
 
