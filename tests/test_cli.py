@@ -312,13 +312,13 @@ def test_current_means_same_data_settings_and_versions(
         later.setattr(pipeline, "versions", lambda: {"trendcast": "99"})
         assert not pipeline.is_current(workspace)
 
-    # The same rows of a plan, each a day later, are another plan.
-    moved = "update analytics_trendcast.ftr_known set t = t {} 1"
+    # What is known in advance counts as well as what was sold.
+    turned = "update analytics_trendcast.ftr_calendar set is_monday = 1 - is_monday"
     with duckdb.connect(workspace.output["path"]) as connection:
-        connection.execute(moved.format("+"))
+        connection.execute(turned)
     assert not pipeline.is_current(workspace)
     with duckdb.connect(workspace.output["path"]) as connection:
-        connection.execute(moved.format("-"))
+        connection.execute(turned)
     assert pipeline.is_current(workspace)
 
     with duckdb.connect(workspace.output["path"]) as connection:
