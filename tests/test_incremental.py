@@ -197,10 +197,14 @@ def test_a_build_that_died_half_way_is_caught_up(
 
 @pytest.mark.slow
 def test_what_no_load_tells_begins_anew(built: Shop, fresh: Callable[[Shop], Shop]) -> None:
-    """A line changed in place, one deleted, another catalogue, other settings."""
+    """A line changed in place, lines deleted, another catalogue, other settings."""
     changes = [
         "update raw.order_lines set quantity = 9 where order_id = 'o0-5'",
         "delete from raw.order_lines where order_id = 'o0-6'",
+        # The only line of its series within the lookback, and all lines of a series.
+        "delete from raw.order_lines where order_id = (select max_by(order_id, loaded_at) from raw.order_lines "
+        "where product_id = 'p0')",
+        "delete from raw.order_lines where product_id = 'p3'",
         "update raw.products set category = 'other' where product_id = 'p1'",
     ]
     for sql in changes:

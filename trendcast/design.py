@@ -1,7 +1,6 @@
 """Sampled rows of the design matrix, (series, cutoff, lead), gathered from the feature tables by position.
 
-The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins: on M5 (30k series) such a
-sample took more than ten minutes. What is known at a cutoff is the same for every lead, so the view is asked for one
+The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins over all leads. What is known at a cutoff is the same for every lead, so the view is asked for one
 lead of each cutoff only; the rest comes from the tables by period, without a join or a sort, each into one contiguous
 array. Rows are then put together by index, so memory is that of the sample and not of the joins.
 

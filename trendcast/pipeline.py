@@ -139,7 +139,8 @@ def run(
     """
     names = workspace.models(models)
     with _run(workspace, "run", names) as (current, progress):
-        _build(workspace, BEFORE_LEDGER, select, "features")
+        anew = _was_made_with_other_sql(workspace)
+        _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
         with _features(workspace, current, folds=with_backtest) as features:
             combined = None
             if with_backtest:
@@ -378,11 +379,33 @@ def _forecast(
         current.stage("forecasts", table, model=ENSEMBLE)
 
 
-def _build(workspace: Workspace, part: Sequence[str], select: Sequence[str], phase: str) -> None:
+def _was_made_with_other_sql(workspace: Workspace) -> bool:
+    """Whether the latest run had other SQL or settings: then no row of the panel is kept.
+
+    The models compare settings and models themselves, but dbt does not show them its macros.
+    """
+    project = workspace.project
+    with workspace.connect() as warehouse:
+        if not warehouse.exists(project.relation("runs")):
+            return False
+        latest = ledger.latest_run(warehouse, project)
+    return latest is None or latest["config_fingerprint"] != project.fingerprint()
+
+
+def _build(
+    workspace: Workspace,
+    part: Sequence[str],
+    select: Sequence[str],
+    phase: str,
+    *,
+    full_refresh: bool = False,
+) -> None:
     """Build one side of the ledger with dbt, narrowed to the user's selection where there is one."""
     selection = [f"{mine},{theirs}" for mine in select for theirs in part] or list(part)
     with workspace.progress.phase(phase):
-        workspace.dbt.build(selection, progress=workspace.progress.update)
+        workspace.dbt.build(
+            selection, full_refresh=full_refresh, progress=workspace.progress.update
+        )
 
 
 def check_selection(workspace: Workspace, select: Sequence[str]) -> None:

@@ -140,11 +140,6 @@
     and {{ dbt.dateadd('day', 1, trendcast.yesterday()) }}
 {%- endmacro %}
 
-{#- Months since year 0, at any grain. -#}
-{% macro month_number(date_expression) -%}
-    cast(12 * extract(year from {{ date_expression }}) + extract(month from {{ date_expression }}) - 1 as integer)
-{%- endmacro %}
-
 {#- The lower median of an expression within a group: a value that occurs, so it is as exact as they are. -#}
 {% macro median_value(expression) -%}
     {{ return(adapter.dispatch('median_value', 'trendcast')(expression)) }}

@@ -8,24 +8,38 @@
     cast('{{ run_started_at.strftime("%Y-%m-%d %H:%M:%S.%f") }}' as timestamp)
 {%- endmacro %}
 
-{#- A table of this package by name, for what is asked while a model is compiled: unlike ref() it adds no dependency, so
-    the model must have one already. -#}
+{#- A model's relation by name, for what is asked while another is compiled: unlike ref() it adds no dependency, so
+    the other must have one already. As for ref(), a project's own version of a model wins. -#}
 {% macro relation_of(name) %}
-    {%- for node in graph.nodes.values()
-        if node.name == name and node.resource_type == 'model' and node.package_name == 'trendcast' -%}
-        {{ return(api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias)) }}
+    {%- set found = namespace(node=none) -%}
+    {%- for node in graph.nodes.values() if node.name == name and node.resource_type == 'model' -%}
+        {%- if found.node is none or node.package_name != 'trendcast' -%}
+            {%- set found.node = node -%}
+        {%- endif -%}
     {%- endfor -%}
+    {{ return(api.Relation.create(
+        database=found.node.database, schema=found.node.schema, identifier=found.node.alias)) }}
 {% endmacro %}
 
-{#- The configuration of a table that keeps its rows. -#}
-{% macro keeps_rows() %}
+{#- The configuration of a table that keeps its rows. A build inserts what it made and then, in the same transaction,
+    deletes what that replaces: rows of earlier builds for which the macro `replaced` holds, or all. -#}
+{% macro keeps_rows(replaced='replaced_rows') %}
     {{ config(
         materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
-        post_hook='{{ trendcast.forget() }}'
+        post_hook="{{ trendcast.forget('" ~ replaced ~ "') }}"
     ) }}
 {% endmacro %}
 
-{#- A table of this package as an earlier run left it; none where a build has to begin anew: there is none, it is of an
+{#- The post-hook of such a table. -#}
+{% macro forget(replaced) %}
+    {%- if execute and is_incremental() -%}
+        {%- set condition = trendcast[replaced]() | trim -%}
+        delete from {{ this }} as earlier
+        where earlier.built_at < {{ trendcast.built_at() }}{{ ' and (' ~ condition ~ ')' if condition }}
+    {%- endif -%}
+{% endmacro %}
+
+{#- A model's table as an earlier run left it; none where a build has to begin anew: there is none, it is of an
     older version, a full refresh was asked for, lines do not say when they were loaded, or the engine is another. -#}
 {% macro left_by_earlier_runs(name) %}
     {#- A unit test has no graph. #}
@@ -47,24 +61,45 @@
 {% endmacro %}
 
 {#- The time up to which order lines have been read for good; none: read them all. Lines loaded in the var `lookback_days`
-    before the newest are read again, for loads may overlap. Lines of before that are compared with those that were read:
-    where one has gone or changed, all are read. -#}
+    before the newest are read again, for loads may overlap. All are read where a line that was read before has gone, or
+    (before the lookback, where only their number and quantities are compared) another has come or has another quantity. -#}
 {% macro lines_seen() %}
     {%- set checked = trendcast.left_by_earlier_runs('int_order_lines_checked') -%}
     {%- if checked is none -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set digest = 'count(*), sum(abs(quantity))' -%}
-    {%- set row = run_query(
-        "with earlier as (from " ~ checked ~ " where built_at < " ~ trendcast.built_at() ~ "), "
-        ~ "mark as (select max(loaded_at) - interval '" ~ var('lookback_days') ~ " days' as loaded_at, "
-        ~ "min(built_with) as oldest, max(built_with) as newest from earlier) "
-        ~ "select cast(mark.loaded_at as varchar), coalesce(mark.oldest = " ~ trendcast.lines_built_with()
-        ~ " and mark.newest = mark.oldest "
-        ~ "and (select row(" ~ digest ~ ") from earlier where loaded_at is null or loaded_at <= mark.loaded_at) "
-        ~ "= (select row(" ~ digest ~ ") from " ~ trendcast.relation_of('stg_order_lines')
-        ~ " where loaded_at is null or loaded_at <= mark.loaded_at), false) from mark"
-    ).rows[0] -%}
+    {%- set line = 'order_id, product_id, location_id, ordered_at_text, quantity_text' -%}
+    {%- set sql -%}
+        with earlier as (from {{ checked }} where built_at < {{ trendcast.built_at() }}),
+        raw as (from {{ trendcast.relation_of('stg_order_lines') }}),
+        mark as (
+            select
+                max(loaded_at) - interval '{{ var("lookback_days") }} days' as loaded_at,
+                min(built_with) as oldest,
+                max(built_with) as newest
+            from earlier
+        ),
+        total as (
+            select
+                (select row(count(*), sum(abs(quantity))) from earlier, mark
+                 where earlier.loaded_at is null or earlier.loaded_at <= mark.loaded_at) as before,
+                (select row(count(*), sum(abs(quantity))) from raw, mark
+                 where raw.loaded_at is null or raw.loaded_at <= mark.loaded_at) as now,
+                (select count(*) from (
+                    select {{ line }} from earlier where loaded_at > (select mark.loaded_at from mark)
+                    except all
+                    select {{ line }} from raw where loaded_at > (select mark.loaded_at from mark)
+                )) as gone
+        )
+        select
+            cast(mark.loaded_at as varchar),
+            coalesce(
+                mark.oldest = {{ trendcast.lines_built_with() }} and mark.newest = mark.oldest
+                and total.before = total.now and total.gone = 0, false
+            )
+        from mark, total
+    {%- endset -%}
+    {%- set row = run_query(sql).rows[0] -%}
     {{ return(row[0] if row[1] else none) }}
 {% endmacro %}
 
@@ -84,28 +119,23 @@
     )
 {% endmacro %}
 
-{#- Whether a line is of a later month of one of those, which are in a CTE `late`. -#}
-{% macro is_of_late_series(alias) -%}
+{#- Whether a line is of a later month of one of those. -#}
+{% macro is_of_late_series(alias, late='late') -%}
     exists (
-            select 1 from late
+            select 1 from {{ late }} as late
             where
                 late.series_id = {{ alias }}.series_id
                 and late.month_number < {{ trendcast.month_number(alias ~ '.order_date') }}
         )
 {%- endmacro %}
 
-{#- The post-hook of the order lines: deletes those that were cleaned again. -#}
-{% macro forget_lines() %}
-    {%- if execute and is_incremental() -%}
-        {%- set seen = trendcast.lines_seen() -%}
-        {%- if seen and var('robust_bound') is not none -%}
-            with late as ({{ trendcast.late_series(seen) }})
-        {%- endif %}
-        delete from {{ this }} as lines where lines.built_at < {{ trendcast.built_at() }}
-        {%- if seen %} and (
-            lines.loaded_at > cast('{{ seen }}' as timestamp)
-            {%- if var('robust_bound') is not none %} or {{ trendcast.is_of_late_series('lines') }}{% endif %}
-        )
+{#- Which order lines a build replaces: those it cleaned again. -#}
+{% macro replaced_lines() %}
+    {%- set seen = trendcast.lines_seen() -%}
+    {%- if seen -%}
+        earlier.loaded_at > cast('{{ seen }}' as timestamp)
+        {%- if var('robust_bound') is not none %}
+        or {{ trendcast.is_of_late_series('earlier', '(' ~ trendcast.late_series(seen) ~ ')') }}
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
@@ -118,12 +148,22 @@
     {%- if left is none -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set row = run_query(
-        "select cast(max(built_at) as varchar), max(t), coalesce(min(built_with) = " ~ trendcast.built_with()
-        ~ " and max(built_with) = min(built_with) and max(t) <= (select cutoff_t from "
-        ~ trendcast.relation_of('int_cutoffs') ~ " where fold = 0), false) from " ~ left
-        ~ " where built_at < " ~ trendcast.built_at()
-    ).rows[0] -%}
+    {%- set sql -%}
+        select
+            cast(max(built_at) as varchar),
+            max(t),
+            coalesce(
+                min(built_with) = {{ trendcast.built_with() }}
+                and max(built_with) = min(built_with)
+                and max(t) <= (select cutoff_t from {{ trendcast.relation_of('int_cutoffs') }} where fold = 0)
+                -- Else the order lines were all read again, and nobody knows which are gone.
+                and max(built_at) >= (select min(built_at) from {{ trendcast.relation_of('int_order_lines_checked') }}),
+                false
+            )
+        from {{ left }}
+        where built_at < {{ trendcast.built_at() }}
+    {%- endset -%}
+    {%- set row = run_query(sql).rows[0] -%}
     {%- if not row[2] -%}
         {{ return(none) }}
     {%- endif -%}
@@ -154,40 +194,41 @@
         on series.series_id = touched.series_id
 {% endmacro %}
 
-{#- A panel model's post-hook: deletes the rows that were built again, in the transaction that inserted them. -#}
-{% macro forget() %}
-    {%- if execute and is_incremental() -%}
-        {%- set seen = trendcast.seen() -%}
-        delete from {{ this }} where built_at < {{ trendcast.built_at() }}
-        {%- if seen %} and t >= {{ seen.from_t }} and (
-            t > {{ seen.t }} or exists (
+{#- Which rows of the panel a build replaces: those it made again. -#}
+{% macro replaced_rows() %}
+    {%- set seen = trendcast.seen() -%}
+    {%- if seen -%}
+        earlier.t > {{ seen.t }}
+        or (
+            earlier.t >= {{ seen.from_t }}
+            and exists (
                 select 1 from ({{ trendcast.touched(seen) }}) as touched
-                where touched.series_id = {{ this }}.series_id and touched.from_t <= {{ this }}.t
+                where touched.series_id = earlier.series_id and touched.from_t <= earlier.t
             )
         )
-        {%- endif -%}
     {%- endif -%}
 {% endmacro %}
 
-{#- The post-hook of a table by category: it is built again, for all of them, from the first period that is new of any series. -#}
-{% macro forget_categories() %}
-    {%- if execute and is_incremental() -%}
-        {%- set seen = trendcast.seen() -%}
-        delete from {{ this }} where built_at < {{ trendcast.built_at() }}
-        {%- if seen %} and t >= {{ seen.from_t }}{% endif -%}
-    {%- endif -%}
+{#- Which rows by category a build replaces: it makes all categories again from the first period that is new of any series. -#}
+{% macro replaced_periods() %}
+    {%- set seen = trendcast.seen() -%}
+    {{ 'earlier.t >= ' ~ seen.from_t if seen }}
 {% endmacro %}
 
-{#- Digest of the vars and the SQL that decide what the panel is made of, as a text. -#}
+{#- Digest of the vars and models (a project's own versions too) that decide what the panel is made of, as a text. dbt does
+    not show macros to macros: after a change of those `trendcast run` builds everything anew. -#}
 {% macro built_with() -%}
     {%- set parts = [] -%}
     {%- for name in trendcast.panel_vars() -%}
         {%- do parts.append(name ~ '=' ~ tojson(var(name), sort_keys=true)) -%}
     {%- endfor -%}
-    {%- for node in (graph.nodes.values() | sort(attribute='unique_id') if execute and 'nodes' in graph else [])
-        if node.resource_type == 'model' and node.package_name == 'trendcast' -%}
-        {%- do parts.append(node.name ~ '=' ~ node.checksum.checksum) -%}
-    {%- endfor -%}
+    {%- if execute and 'nodes' in graph -%}
+        {%- set models = graph.nodes.values() | selectattr('resource_type', 'equalto', 'model') | list -%}
+        {%- set ours = models | selectattr('package_name', 'equalto', 'trendcast') | map(attribute='name') | list -%}
+        {%- for node in models | sort(attribute='unique_id') if node.name in ours -%}
+            {%- do parts.append(node.unique_id ~ '=' ~ node.checksum.checksum) -%}
+        {%- endfor -%}
+    {%- endif -%}
     '{{ local_md5(parts | join(' ')) }}'
 {%- endmacro %}
 

@@ -1,12 +1,11 @@
 {#- The select of a ledger table: the columns its contract declares, typed, and no row. dbt owns the table's
     name, columns, tests and lineage; `trendcast` appends the rows. -#}
 {% macro ledger_table() %}
-    {%- set columns = model.columns.values() | list -%}
-    select
-        {%- for column in columns %}
-        cast(null as {{ column.data_type }}) as {{ column.name }}{{ ',' if not loop.last }}
-        {%- endfor %}
-    where 1 = 0
+    {%- set columns = {} -%}
+    {%- for column in model.columns.values() -%}
+        {%- do columns.update({column.name: column.data_type}) -%}
+    {%- endfor -%}
+    {{ trendcast.no_rows(columns) }}
 {% endmacro %}
 
 {#- The newest committed run of this panel (grain, measure and series key) that wrote rows of a kind: forecasts,

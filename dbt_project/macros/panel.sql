@@ -45,7 +45,7 @@
         cast({{ trendcast.sales_so_far('avg(cast(' ~ expression ~ ' as ' ~ trendcast.type_exact() ~ '))') }}
             as {{ trendcast.type_double() }}) as {{ column }}_mean,
     {%- elif policy == 'median' %}
-        {{ trendcast.sales_so_far(trendcast.median(expression)) }} as {{ column }}_median,
+        {{ trendcast.sales_so_far(trendcast.quantile(expression, 0.5)) }} as {{ column }}_median,
     {%- endif -%}
 {%- endmacro %}
 

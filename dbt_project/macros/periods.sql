@@ -12,8 +12,13 @@
     {%- elif grain == 'week' -%}
         cast(floor({{ dbt.datediff("cast('1969-12-29' as date)", date_expression, 'day') }} / 7.0) as integer)
     {%- else -%}
-        cast(12 * extract(year from {{ date_expression }}) + extract(month from {{ date_expression }}) - 1 as integer)
+        {{ trendcast.month_number(date_expression) }}
     {%- endif -%}
+{%- endmacro %}
+
+{#- Months since year 0, at any grain. -#}
+{% macro month_number(date_expression) -%}
+    cast(12 * extract(year from {{ date_expression }}) + extract(month from {{ date_expression }}) - 1 as integer)
 {%- endmacro %}
 
 {#- The last day of the period that starts at `start_expression`. -#}

@@ -79,15 +79,6 @@
     decimal(18, 6)
 {%- endmacro %}
 
-{#- The part of the series key that the promotion plan knows: product columns always, the location where the plan names it. -#}
-{% macro promotion_key() %}
-    {%- set known = ['product_id'] + trendcast.product_attributes() -%}
-    {%- if var('promotion_columns').get('location_id') -%}
-        {%- do known.append('location_id') -%}
-    {%- endif -%}
-    {{ return(var('series_key') | select('in', known) | list) }}
-{% endmacro %}
-
 {#- As an amount, with room for its square. -#}
 {% macro type_exact() -%}
     decimal(30, 6)
@@ -126,3 +117,12 @@
         cast('' as {{ dbt.type_string() }})
     {%- endif -%}
 {%- endmacro %}
+
+{#- A select of typed columns ({name: type}) and no row: what a table is that nobody has filled. -#}
+{% macro no_rows(columns) %}
+    select
+        {%- for name, type in columns.items() %}
+        cast(null as {{ type }}) as {{ name }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    where false
+{% endmacro %}

@@ -60,3 +60,22 @@
     {%- endif -%}
     {{ return(wanted) }}
 {% endmacro %}
+
+{#- The periods that the spans of a plan touch: start_date, end_date, t, days of the span in the period, days of the period.
+    `plan` is a CTE with many rows but few spans, which is why these meet the calendar and not the rows. -#}
+{% macro periods_of_spans(plan) -%}
+    select
+        spans.start_date,
+        spans.end_date,
+        calendar.t,
+        {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }} as period_days,
+        {{ trendcast.days_in(
+            'greatest(calendar.ds, spans.start_date)',
+            'least(' ~ trendcast.period_end('calendar.ds') ~ ', spans.end_date)'
+        ) }} as span_days
+    from (select distinct start_date, end_date from {{ plan }}) as spans
+    inner join {{ ref('trendcast', 'ftr_calendar') }} as calendar
+        on
+            spans.end_date >= calendar.ds
+            and spans.start_date <= {{ trendcast.period_end('calendar.ds') }}
+{%- endmacro %}

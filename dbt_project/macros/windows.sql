@@ -82,26 +82,17 @@ derived as (
 summed as (
 
     select
-        {%- for column, lengths in sums.items() %}
+        {%- for statistic, by_column, position in [
+            ('sum', sums, none), ('season_sum', season_sums, 'mod(t, ' ~ season ~ ')'), ('min', minima, none),
+            ('max', maxima, none)
+        ] %}
+        {%- for column, lengths in by_column.items() %}
         {%- for w in lengths | unique %}
-        cast({{ trendcast.trailing('sum(cast(' ~ column ~ ' as ' ~ exact ~ '))', w) }}
-            as {{ trendcast.type_double() }}) as {{ column }}_sum_{{ w }},
+        {%- set call = statistic ~ '(' ~ column ~ ')' if statistic in ['min', 'max']
+            else 'sum(cast(' ~ column ~ ' as ' ~ exact ~ '))' %}
+        cast({{ trendcast.trailing(call, w, position) }} as {{ trendcast.type_double() }})
+            as {{ column }}_{{ statistic }}_{{ w }},
         {%- endfor %}
-        {%- endfor %}
-        {%- for column, lengths in season_sums.items() %}
-        {%- for w in lengths | unique %}
-        cast({{ trendcast.trailing('sum(cast(' ~ column ~ ' as ' ~ exact ~ '))', w, 'mod(t, ' ~ season ~ ')') }}
-            as {{ trendcast.type_double() }}) as {{ column }}_season_sum_{{ w }},
-        {%- endfor %}
-        {%- endfor %}
-        {%- for column, lengths in minima.items() %}
-        {%- for w in lengths | unique %}
-        {{ trendcast.trailing('min(' ~ column ~ ')', w) }} as {{ column }}_min_{{ w }},
-        {%- endfor %}
-        {%- endfor %}
-        {%- for column, lengths in maxima.items() %}
-        {%- for w in lengths | unique %}
-        {{ trendcast.trailing('max(' ~ column ~ ')', w) }} as {{ column }}_max_{{ w }},
         {%- endfor %}
         {%- endfor %}
         {%- for column, ewm in ewms.items() %}
@@ -411,23 +402,6 @@ windowed as (
 
 {% macro spark__quantiles(expression, levels) -%}
     percentile({{ expression }}, array({{ levels }}))
-{%- endmacro %}
-
-{#- The median as an aggregate. -#}
-{% macro median(expression) -%}
-    {{ return(adapter.dispatch('median', 'trendcast')(expression)) }}
-{%- endmacro %}
-
-{% macro default__median(expression) -%}
-    percentile_cont(0.5) within group (order by {{ expression }})
-{%- endmacro %}
-
-{% macro duckdb__median(expression) -%}
-    median({{ expression }})
-{%- endmacro %}
-
-{% macro spark__median(expression) -%}
-    percentile({{ expression }}, 0.5)
 {%- endmacro %}
 
 {#- The interpolated quantile of an expression as an aggregate. -#}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from trendcast.errors import DataError
 from trendcast.panel import Panel
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
+
+Config = TypeVar("Config")
 
 # Called with steps done, steps in all (an upper bound) and a short message.
 Progress = Callable[[int, int, str], None]
@@ -106,3 +108,12 @@ class Forecaster(Protocol):
     def load(cls, directory: Path) -> Self:
         """Read a model written by ``save``."""
         ...
+
+
+def config_from_settings(cls: type[Config], model: str, settings: dict[str, Any]) -> Config:
+    """Build a model's settings, a dataclass, from the dict of its dbt var; unknown names are refused."""
+    valid = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    unknown = sorted(set(settings) - set(valid))
+    if unknown:
+        raise ModelError(f"unknown {model} settings {unknown}; valid are {valid}")
+    return cls(**settings)

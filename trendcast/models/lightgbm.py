@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from trendcast.design import Design
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES, Forecast, ModelError
+from trendcast.models.base import QUANTILES, Forecast, ModelError, config_from_settings
 from trendcast.models.spread import Spread, is_counts, scaled_variance
 from trendcast.models.tables import forecast_table
 
@@ -61,8 +61,8 @@ class LightGBMConfig:
     max_categories
         A category with more values than this is left out: it learns single series by heart.
     threads
-        Of LightGBM; the result does not depend on them. More than one waits for the slowest at every node: on two busy
-        cores two threads took five times as long as one.
+        Of LightGBM; the result does not depend on them. Several wait for the slowest at every node, which costs
+        more than it brings on a busy machine.
     """
 
     max_rows: int = 500_000
@@ -93,11 +93,7 @@ class LightGBMConfig:
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> LightGBMConfig:
         """Build from a dict, such as the dbt var ``lightgbm``; unknown names are refused."""
-        valid = [f.name for f in fields(cls)]
-        unknown = sorted(set(settings) - set(valid))
-        if unknown:
-            raise ModelError(f"unknown lightgbm settings {unknown}; valid are {valid}")
-        return cls(**settings)
+        return config_from_settings(cls, "lightgbm", settings)
 
     def parameters(self, seed: int) -> dict[str, Any]:
         """Return LightGBM's parameters."""

@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trendcast.models.backend import import_tensorflow
-from trendcast.models.base import QUANTILES, Forecast, ModelError, Progress
+from trendcast.models.base import QUANTILES, Forecast, ModelError, Progress, config_from_settings
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
 FORMAT = 1  # of the JSON beside the weights
@@ -113,11 +113,7 @@ class LSTMConfig:
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> LSTMConfig:
         """Build from a dict, such as the dbt var ``lstm``; unknown names are refused."""
-        valid = [f.name for f in fields(cls)]
-        unknown = sorted(set(settings) - set(valid))
-        if unknown:
-            raise ModelError(f"unknown lstm settings {unknown}; valid are {valid}")
-        return cls(**settings)
+        return config_from_settings(cls, "lstm", settings)
 
 
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:

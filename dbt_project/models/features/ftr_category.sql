@@ -1,9 +1,6 @@
 -- One row per category and period: what the series of a category did together, as of the end of the period. The
 -- category is the first of the var `static_attributes`; without one, all series are one category.
-{{ config(
-    materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
-    post_hook='{{ trendcast.forget_categories() }}'
-) }}
+{{ trendcast.keeps_rows('replaced_periods') }}
 {%- set seen = trendcast.seen() %}
 {%- set exact = trendcast.type_exact() %}
 {%- set double = trendcast.type_double() %}

@@ -27,7 +27,7 @@ inner join {{ ref('ftr_calendar') }} as calendar
 left join {{ ref('int_promotions') }} as promotions
     on
         calendar.t = promotions.t
-        and {{ trendcast.same_key(trendcast.promotion_key(), 'series', 'promotions') }}
+        and {{ trendcast.same_key(trendcast.source_key('promotion_columns'), 'series', 'promotions') }}
 {% endif %}
 {% if trendcast.has_source('prices') and trendcast.uses('price') %}
 left join {{ ref('int_prices') }} as prices

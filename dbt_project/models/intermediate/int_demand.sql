@@ -121,7 +121,7 @@ centred as (
 
     select
         planned.*,
-        {{ trendcast.trailing(trendcast.median('uncensored'), rows, position) }} as median
+        {{ trendcast.trailing(trendcast.quantile('uncensored', 0.5), rows, position) }} as median
     from planned
 
 ),
@@ -132,7 +132,7 @@ spread as (
     select
         centred.*,
         greatest(
-            1.4826e0 * {{ trendcast.trailing(trendcast.median('abs(uncensored - median)'), rows, position) }},
+            1.4826e0 * {{ trendcast.trailing(trendcast.quantile('abs(uncensored - median)', 0.5), rows, position) }},
             sqrt(median + 1)
         ) as deviation
     from centred

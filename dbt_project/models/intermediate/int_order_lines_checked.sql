@@ -1,10 +1,7 @@
 -- One row per raw order line, with its series and, where cleaning refuses it, the first reason that applies.
 -- Of an accepted return, quantity and money are below zero, however the shop reports it.
 -- depends_on: {{ ref('int_line_bounds') }}
-{{ config(
-    materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
-    post_hook='{{ trendcast.forget_lines() }}'
-) }}
+{{ trendcast.keeps_rows('replaced_lines') }}
 {%- set robust = var('robust_bound') is not none %}
 {%- set signed = ['quantity', 'revenue', 'discount'] %}
 {%- set columns = trendcast.canonical_order_columns() + [

@@ -50,30 +50,9 @@ listed as (
 
 ),
 
-distinct_spans as (
-
-    select distinct
-        start_date,
-        end_date
-    from listed
-
-),
-
 span_periods as (
 
-    select
-        distinct_spans.start_date,
-        distinct_spans.end_date,
-        calendar.t,
-        {{ trendcast.days_in(
-            'greatest(calendar.ds, distinct_spans.start_date)',
-            'least(' ~ trendcast.period_end('calendar.ds') ~ ', distinct_spans.end_date)'
-        ) }} as listed_days
-    from distinct_spans
-    inner join {{ ref('ftr_calendar') }} as calendar
-        on
-            distinct_spans.end_date >= calendar.ds
-            and distinct_spans.start_date <= {{ trendcast.period_end('calendar.ds') }}
+    {{ trendcast.periods_of_spans('listed') }}
 
 ),
 
@@ -84,7 +63,7 @@ means as (
         {{ trendcast.key_columns(key, 'listed') }}
         span_periods.t,
         cast(
-            sum(listed.total_price * span_periods.listed_days) / sum(listed.n_prices * span_periods.listed_days)
+            sum(listed.total_price * span_periods.span_days) / sum(listed.n_prices * span_periods.span_days)
             as {{ trendcast.type_amount() }}
         ) as planned_price
     from listed

@@ -1,6 +1,6 @@
 -- One row per promoted series key and run: planned promotions that touch or overlap are one run. In period indexes
 -- and not joined to the calendar, so that a promotion planned beyond the horizon's end counts as well.
-{%- set key = trendcast.promotion_key() %}
+{%- set key = trendcast.source_key('promotion_columns') %}
 with spans as (
 
     select distinct

@@ -4,15 +4,13 @@
 {%- set settings = trendcast.settings() %}
 {#- A distance of as many periods, or more, counts as none. #}
 {%- set reach = settings.windows[1] %}
-{%- set promotion_key = trendcast.promotion_key() %}
+{%- set promotion_key = trendcast.source_key('promotion_columns') %}
 {%- set product_key = promotion_key | reject('equalto', 'location_id') | list %}
 -- The plan has a row per product but few spans, so it is summed to key and span before it meets the calendar.
 with plan as (
 
     select
-        {% for column in promotion_key %}
-        {{ 'products' if column in product_key else 'promotions' }}.{{ adapter.quote(column) }},
-        {% endfor %}
+        {{ trendcast.key_columns(promotion_key, 'products', location='promotions') }}
         promotions.start_date,
         promotions.end_date,
         sum(promotions.display) as display,
@@ -26,31 +24,9 @@ with plan as (
 
 ),
 
-spans as (
-
-    select distinct
-        start_date,
-        end_date
-    from plan
-
-),
-
 span_periods as (
 
-    select
-        spans.start_date,
-        spans.end_date,
-        calendar.t,
-        {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }} as period_days,
-        {{ trendcast.days_in(
-            'greatest(calendar.ds, spans.start_date)',
-            'least(' ~ trendcast.period_end('calendar.ds') ~ ', spans.end_date)'
-        ) }} as promoted_days
-    from spans
-    inner join {{ ref('ftr_calendar') }} as calendar
-        on
-            spans.end_date >= calendar.ds
-            and spans.start_date <= {{ trendcast.period_end('calendar.ds') }}
+    {{ trendcast.periods_of_spans('plan') }}
 
 ),
 
@@ -70,14 +46,12 @@ assortment as (
 summed as (
 
     select
-        {% for column in promotion_key %}
-        plan.{{ adapter.quote(column) }},
-        {% endfor %}
+        {{ trendcast.key_columns(promotion_key, 'plan') }}
         span_periods.t,
         span_periods.period_days,
-        cast(sum(plan.display * span_periods.promoted_days) as {{ trendcast.type_double() }}) as display,
-        cast(sum(plan.feature * span_periods.promoted_days) as {{ trendcast.type_double() }}) as feature,
-        cast(sum(plan.planned_discount * span_periods.promoted_days) as {{ trendcast.type_double() }})
+        cast(sum(plan.display * span_periods.span_days) as {{ trendcast.type_double() }}) as display,
+        cast(sum(plan.feature * span_periods.span_days) as {{ trendcast.type_double() }}) as feature,
+        cast(sum(plan.planned_discount * span_periods.span_days) as {{ trendcast.type_double() }})
             as planned_discount
     from plan
     inner join span_periods
@@ -89,20 +63,14 @@ summed as (
 intensities as (
 
     select
-        {% for column in promotion_key %}
-        summed.{{ adapter.quote(column) }},
-        {% endfor %}
+        {{ trendcast.key_columns(promotion_key, 'summed') }}
         summed.t,
         summed.display / (assortment.products * summed.period_days) as display,
         summed.feature / (assortment.products * summed.period_days) as feature,
         summed.planned_discount / (assortment.products * summed.period_days) as planned_discount
     from summed
     inner join assortment
-        on
-            1 = 1
-            {% for column in product_key %}
-            and summed.{{ adapter.quote(column) }} = assortment.{{ adapter.quote(column) }}
-            {% endfor %}
+        on {{ trendcast.same_key(product_key, 'summed', 'assortment') }}
 
 )
 {%- if trendcast.uses('promotions') %},

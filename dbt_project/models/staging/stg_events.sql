@@ -5,8 +5,8 @@ select
     {{ trendcast.mapped('event_columns', 'name', dbt.type_string()) }} as name
 from {{ source('shop', 'events') }}
 {% else %}
-select
-    cast(null as date) as event_date,
-    cast(null as {{ dbt.type_string() }}) as name
-where false
+{{ trendcast.no_rows({
+    'event_date': 'date',
+    'name': dbt.type_string(),
+}) }}
 {% endif %}

@@ -6,9 +6,9 @@ select
     {{ trendcast.mapped('exchange_rate_columns', 'rate', trendcast.type_rate()) }} as rate
 from {{ source('shop', 'exchange_rates') }}
 {% else %}
-select
-    cast(null as {{ dbt.type_string() }}) as currency,
-    cast(null as date) as rate_date,
-    cast(null as {{ trendcast.type_rate() }}) as rate
-where false
+{{ trendcast.no_rows({
+    'currency': dbt.type_string(),
+    'rate_date': 'date',
+    'rate': trendcast.type_rate(),
+}) }}
 {% endif %}

@@ -14,10 +14,10 @@ where coalesce(
 )
 {% endif %}
 {% else %}
-select
-    cast(null as {{ dbt.type_string() }}) as product_id,
-    cast(null as {{ dbt.type_string() }}) as location_id,
-    cast(null as timestamp) as counted_at,
-    cast(null as {{ trendcast.type_amount() }}) as on_hand
-where false
+{{ trendcast.no_rows({
+    'product_id': dbt.type_string(),
+    'location_id': dbt.type_string(),
+    'counted_at': 'timestamp',
+    'on_hand': trendcast.type_amount(),
+}) }}
 {% endif %}

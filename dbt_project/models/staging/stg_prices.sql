@@ -8,11 +8,11 @@ select
     {{ trendcast.mapped('price_columns', 'price', trendcast.type_amount()) }} as price
 from {{ source('shop', 'prices') }}
 {% else %}
-select
-    cast(null as {{ dbt.type_string() }}) as product_id,
-    cast(null as {{ dbt.type_string() }}) as location_id,
-    cast(null as date) as start_date,
-    cast(null as date) as end_date,
-    cast(null as {{ trendcast.type_amount() }}) as price
-where false
+{{ trendcast.no_rows({
+    'product_id': dbt.type_string(),
+    'location_id': dbt.type_string(),
+    'start_date': 'date',
+    'end_date': 'date',
+    'price': trendcast.type_amount(),
+}) }}
 {% endif %}

@@ -11,13 +11,13 @@ select
         as planned_discount
 from {{ source('shop', 'promotions') }}
 {% else %}
-select
-    cast(null as {{ dbt.type_string() }}) as product_id,
-    cast(null as {{ dbt.type_string() }}) as location_id,
-    cast(null as date) as start_date,
-    cast(null as date) as end_date,
-    cast(null as {{ trendcast.type_amount() }}) as display,
-    cast(null as {{ trendcast.type_amount() }}) as feature,
-    cast(null as {{ trendcast.type_amount() }}) as planned_discount
-where false
+{{ trendcast.no_rows({
+    'product_id': dbt.type_string(),
+    'location_id': dbt.type_string(),
+    'start_date': 'date',
+    'end_date': 'date',
+    'display': trendcast.type_amount(),
+    'feature': trendcast.type_amount(),
+    'planned_discount': trendcast.type_amount(),
+}) }}
 {% endif %}

@@ -13,9 +13,9 @@ where coalesce(
 )
 {% endif %}
 {% else %}
-select
-    cast(null as {{ dbt.type_string() }}) as product_id,
-    cast(null as timestamp) as reviewed_at,
-    cast(null as {{ trendcast.type_amount() }}) as rating
-where false
+{{ trendcast.no_rows({
+    'product_id': dbt.type_string(),
+    'reviewed_at': 'timestamp',
+    'rating': trendcast.type_amount(),
+}) }}
 {% endif %}
