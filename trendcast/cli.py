@@ -271,6 +271,39 @@ def audit(
         raise typer.Exit(1)
 
 
+simulate = typer.Typer(
+    name="simulate",
+    no_args_is_help=True,
+    help="Replay decisions on the backtest, in money, against what a planner does today.",
+)
+app.add_typer(simulate)
+
+
+@simulate.command(epilog="Example: trendcast simulate inventory --cover-days 10")
+def inventory(
+    cover_days: Annotated[
+        float,
+        typer.Option(min=0, help="Days of mean demand a min/max planner adds to the lead time."),
+    ] = 7.0,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    as_json: Json = False,
+) -> None:
+    """Replay the order levels of the backtest beside min/max and the normal safety stock."""
+    from trendcast.simulate import inventory as replayed
+
+    workspace = _open(project_dir, profiles_dir, target, vars, None)
+
+    def show(found: dict[str, Any]) -> None:
+        from trendcast.summary import print_inventory
+
+        print_inventory(found)
+
+    _print(replayed(workspace, cover_days=cover_days), as_json, show)
+
+
 def _open(
     project_dir: Path | None,
     profiles_dir: Path | None,

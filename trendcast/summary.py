@@ -171,6 +171,40 @@ def print_audit(rows: list[dict[str, Any]]) -> None:
         console.print("No row known at a cut depends on what came after it.")
 
 
+def print_inventory(found: dict[str, Any]) -> None:
+    """Print what each ordering policy came to."""
+    console = _console()
+    table = Table(
+        title=f"{found['n_series']:,} series, {found['n_cutoffs']} cutoffs, "
+        f"{found['policies'][0]['n_cycles']:,} replenishment cycles",
+        title_justify="left",
+    )
+    table.add_column("policy")
+    for name in (
+        *("target", "achieved", "fill rate", "units short", "unit days held"),
+        *("holding cost", "shortage cost", "total cost"),
+    ):
+        table.add_column(name, justify="right")
+    for row in found["policies"]:
+        table.add_row(
+            row["policy"],
+            _percent(row["target_service_level"]),
+            _percent(row["service_level"]),
+            _percent(row["fill_rate"]),
+            *(f"{row[name]:,.0f}" for name in ("units_short", "unit_days_held")),
+            *(f"{row[name]:,.2f}" for name in ("holding_cost", "shortage_cost", "total_cost")),
+        )
+    console.print(table)
+    console.print(
+        "Service levels are shares of cycles without a stockout. Total cost less than the normal safety stock's: "
+        + ", ".join(
+            f"{name} {_percent(share, signed=True)}" for name, share in found["saved"].items()
+        )
+        + ".",
+        highlight=False,
+    )
+
+
 def _console() -> Console:
     # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
     # an error that quotes [a, list] is no markup.

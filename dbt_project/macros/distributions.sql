@@ -1,0 +1,94 @@
+{#- Distributions of sums, in closed forms that every engine has: what the decision marts are made of. -#}
+
+{#- Variance of one forecast by its nine quantiles: each stands for the levels nearer to it than to its neighbours. Exact
+    to a quarter of a percent for a normal. A count's is at least its mean (Poisson), which quantiles of sparse demand,
+    zeros but for the last one, do not show. -#}
+{% macro quantile_variance() -%}
+    {%- set levels = trendcast.quantile_levels().items() | list -%}
+    {{ 'greatest(' if trendcast.settings().measure == 'quantity' }}
+    {%- for name, level in levels %}
+        {%- set below = 0 if loop.first else (levels[loop.index0 - 1][1] + level) / 2 %}
+        {%- set above = 1 if loop.last else (levels[loop.index0 + 1][1] + level) / 2 %}
+        {{ '+ ' if not loop.first }}{{ (above - below) | round(6) }} * power({{ name }} - mean, 2)
+    {%- endfor %}
+    {{- ', mean)' if trendcast.settings().measure == 'quantity' }}
+{%- endmacro %}
+
+{#- Quantile of the gamma distribution with this mean and variance, at the level whose normal quantile is `z`: Wilson &
+    Hilferty (1931), the cube root of a gamma is nearly normal. 0 where the mean is; null where anything is. -#}
+{% macro gamma_quantile(mean, variance, z) -%}
+    {%- set root = '(1 - ' ~ variance ~ ' / (9.0e0 * ' ~ mean ~ ' * ' ~ mean ~ ') + (' ~ z ~ ') * sqrt(' ~ variance
+        ~ ') / (3.0e0 * ' ~ mean ~ '))' -%}
+    case
+        -- greatest(..., 0) would make a null 0.
+        when {{ mean }} > 0 then {{ mean }} * power(({{ root }} + abs({{ root }})) / 2, 3)
+        when {{ mean }} <= 0 then 0.0e0
+    end
+{%- endmacro %}
+
+{#- Chance that a gamma of this mean and variance is at most `x`; the inverse of gamma_quantile. -#}
+{% macro gamma_cdf(x, mean, variance) -%}
+    case
+        when {{ x }} < 0 then 0.0e0
+        when {{ mean }} > 0 and {{ variance }} > 0
+            then {{ trendcast.normal_cdf(
+                '((power(' ~ x ~ ' / ' ~ mean ~ ', 1 / 3.0e0) - 1 + ' ~ variance ~ ' / (9.0e0 * ' ~ mean ~ ' * ' ~ mean
+                ~ ')) * 3.0e0 * ' ~ mean ~ ' / sqrt(' ~ variance ~ '))'
+            ) }}
+        when {{ mean }} is not null and {{ x }} >= {{ mean }} then 1.0e0
+        when {{ mean }} is not null and {{ x }} is not null then 0.0e0
+    end
+{%- endmacro %}
+
+{#- The standard normal's distribution function, to 8e-8 (Abramowitz & Stegun 1964, 26.2.17). -#}
+{% macro normal_cdf(z) -%}
+    {%- set t = '(1 / (1 + 0.2316419e0 * abs(' ~ z ~ ')))' -%}
+    {%- set tail = '0.3989422804014327e0 * exp(-0.5e0 * ' ~ z ~ ' * ' ~ z ~ ') * ' ~ t ~ ' * (0.319381530e0 + ' ~ t
+        ~ ' * (-0.356563782e0 + ' ~ t ~ ' * (1.781477937e0 + ' ~ t ~ ' * (-1.821255978e0 + ' ~ t
+        ~ ' * 1.330274429e0))))' -%}
+    case when {{ z }} > 0 then 1 - {{ tail }} else {{ tail }} end
+{%- endmacro %}
+
+{#- The standard normal's quantile at a level above 0 and below 1, to 5e-4 (Abramowitz & Stegun 1964, 26.2.23). -#}
+{% macro normal_quantile(level) -%}
+    {%- set t = 'sqrt(-2 * ln(least(' ~ level ~ ', 1 - ' ~ level ~ ')))' -%}
+    (case when {{ level }} < 0.5 then -1 else 1 end * (
+        {{ t }} - (2.515517e0 + {{ t }} * (0.802853e0 + {{ t }} * 0.010328e0))
+        / (1 + {{ t }} * (1.432788e0 + {{ t }} * (0.189269e0 + {{ t }} * 0.001308e0)))
+    ))
+{%- endmacro %}
+
+{#- The smallest quantity in whole units that covers a gamma's quantile: a count is at most n as often as the gamma is at most
+    n + 1/2. The quantile itself where the var `whole_units` is off. -#}
+{% macro covering_quantity(quantile) -%}
+    {%- if var('whole_units') -%}
+        case when {{ quantile }} > 0.5 then ceil({{ quantile }} - 0.5) when {{ quantile }} <= 0.5 then 0.0e0 end
+    {%- else -%}
+        {{ quantile }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- What covering_quantity adds to a quantity before the gamma is asked for its chance. -#}
+{% macro half_unit() -%}
+    {{ 0.5 if var('whole_units') else 0 }}
+{%- endmacro %}
+
+{#- Periods that a number of days reaches into, at least `minimum`. -#}
+{% macro periods_of_days(days, minimum=0) -%}
+    greatest(cast(ceil({{ days }} / {{ trendcast.days_per_period() }}) as integer), {{ minimum }})
+{%- endmacro %}
+
+{#- Days of a period; of a month on average. -#}
+{% macro days_per_period() -%}
+    {{ return({'day': 1.0, 'week': 7.0, 'month': 30.4375}[trendcast.settings().grain]) }}
+{%- endmacro %}
+
+{#- The value of a var that must be a number between two bounds, both included. -#}
+{% macro number_between(name, low, high) %}
+    {%- set value = var(name) -%}
+    {%- if not trendcast.is_number(value) or value < low or value > high -%}
+        {{ exceptions.raise_compiler_error(
+            "var '" ~ name ~ "' must be a number from " ~ low ~ " to " ~ high ~ "; came: " ~ value) }}
+    {%- endif -%}
+    {{ return(value) }}
+{% endmacro %}

@@ -1,0 +1,45 @@
+-- One row per series and day of arrival: units that were ordered and have not arrived.
+{{ config(materialized='view') }}
+{%- set key = trendcast.source_key('purchase_order_columns') %}
+{%- if trendcast.counts_series('purchase_orders', 'purchase_order_columns') %}
+with order_rows as (
+
+    select *
+    from {{ ref('stg_purchase_orders') }}
+    where quantity > 0
+
+),
+
+keyed as (
+
+    select
+        {{ trendcast.key_columns(key, 'products', location='order_rows') }}
+        order_rows.expected_date,
+        sum(order_rows.quantity) as quantity
+    from order_rows
+    inner join {{ ref('stg_products') }} as products
+        on order_rows.product_id = products.product_id
+    {{ trendcast.group_by(key | length + 1) }}
+
+),
+
+final as (
+
+    select
+        series.series_id,
+        keyed.expected_date,
+        cast(keyed.quantity as {{ trendcast.type_double() }}) as quantity
+    from keyed
+    inner join {{ ref('int_series') }} as series
+        on {{ trendcast.same_key(key, 'series', 'keyed') }}
+
+)
+
+select *
+from final
+{% else %}
+-- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}
+{{ trendcast.no_rows({
+    'series_id': dbt.type_string(), 'expected_date': 'date', 'quantity': trendcast.type_double()
+}) }}
+{% endif %}

@@ -1,0 +1,75 @@
+-- One row per fold, series and lead: forecasts summed over the leads up to this one, with the variance the sum would
+-- have if errors of different leads had nothing to do with each other. Fold 0 is the forecast in force, the others are
+-- the backtest of each class' champion, beside what happened.
+{%- set so_far = '(partition by fold, series_id order by lead rows between unbounded preceding and current row)' %}
+{%- set quantiles = trendcast.quantile_levels().keys() | list %}
+with forecasts as (
+
+    select
+        0 as fold,
+        series_id,
+        cutoff,
+        target_date,
+        lead,
+        demand_class,
+        cast(null as {{ trendcast.type_double() }}) as actual,
+        mean,
+        {{ quantiles | join(', ') }}
+    from {{ ref('fct_forecasts') }}
+    union all
+    select
+        backtests.fold,
+        backtests.series_id,
+        backtests.cutoff,
+        backtests.target_date,
+        backtests.lead,
+        backtests.demand_class,
+        backtests.actual,
+        backtests.mean,
+        backtests.{{ quantiles | join(', backtests.') }}
+    from {{ ref('int_backtests') }} as backtests
+    inner join {{ ref('fct_champions') }} as champions
+        on
+            backtests.demand_class = champions.demand_class
+            and backtests.model = champions.model
+            and champions.champion_rank = 1
+
+),
+
+cumulated as (
+
+    select
+        fold,
+        series_id,
+        cutoff,
+        target_date,
+        lead,
+        demand_class,
+        count(*) over {{ so_far }} as n_leads,
+        sum(mean) over {{ so_far }} as cumulated_mean,
+        sum({{ trendcast.quantile_variance() }}) over {{ so_far }} as cumulated_variance,
+        sum(actual) over {{ so_far }} as cumulated_actual
+    from forecasts
+
+),
+
+final as (
+
+    select
+        fold,
+        series_id,
+        cutoff,
+        target_date,
+        lead,
+        demand_class,
+        cumulated_mean,
+        cumulated_variance,
+        cumulated_actual
+    from cumulated
+    -- After a lead whose actual was not observed no sum is known.
+    where n_leads = lead
+
+)
+
+select *
+from final
