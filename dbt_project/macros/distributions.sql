@@ -2,16 +2,16 @@
 
 {#- Variance of one forecast by its nine quantiles: each stands for the levels nearer to it than to its neighbours. Exact
     to a quarter of a percent for a normal. A count's is at least its mean (Poisson), which quantiles of sparse demand,
-    zeros but for the last one, do not show. -#}
-{% macro quantile_variance() -%}
+    zeros but for the last one, do not show. `of` is what the columns are qualified with, e.g. 'backtests.'. -#}
+{% macro quantile_variance(of='') -%}
     {%- set levels = trendcast.quantile_levels().items() | list -%}
     {{ 'greatest(' if trendcast.settings().measure == 'quantity' }}
     {%- for name, level in levels %}
         {%- set below = 0 if loop.first else (levels[loop.index0 - 1][1] + level) / 2 %}
         {%- set above = 1 if loop.last else (levels[loop.index0 + 1][1] + level) / 2 %}
-        {{ '+ ' if not loop.first }}{{ (above - below) | round(6) }} * power({{ name }} - mean, 2)
+        {{ '+ ' if not loop.first }}{{ (above - below) | round(6) }} * power({{ of }}{{ name }} - {{ of }}mean, 2)
     {%- endfor %}
-    {{- ', mean)' if trendcast.settings().measure == 'quantity' }}
+    {{- ', ' ~ of ~ 'mean)' if trendcast.settings().measure == 'quantity' }}
 {%- endmacro %}
 
 {#- Quantile of the gamma distribution with this mean and variance, at the level whose normal quantile is `z`: Wilson &

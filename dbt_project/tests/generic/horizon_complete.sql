@@ -1,9 +1,10 @@
 {#- Fails for each forecast that lacks a lead between 1 and its horizon, or has one beyond it.
 
-    by    what tells one forecast from another, e.g. run, model and series; (by, lead) is unique, tested apart
-    runs  the runs table, for a model with a run_id: a run's horizon is what it was then. none: the var -#}
-{% test horizon_complete(model, by, runs=none) %}
-{%- set horizon = trendcast.settings().horizon %}
+    by       what tells one forecast from another, e.g. run, model and series; (by, lead) is unique, tested apart
+    runs     the runs table, for a model with a run_id: a run's horizon is what it was then
+    horizon  leads a forecast must have where that does not say; none: the var -#}
+{% test horizon_complete(model, by, runs=none, horizon=none) %}
+{%- set horizon = horizon or trendcast.settings().horizon %}
 with forecasts as (
 
     select

@@ -1,11 +1,14 @@
-{#- Fails for each forecast whose quantiles are not in order, or whose mean or lowest quantile is negative. -#}
-{% test quantiles_ordered(model) %}
-{%- set names = trendcast.quantile_levels().keys() | list %}
+{#- Fails for each forecast whose quantiles are not in order, or whose mean or lowest quantile is negative.
+
+    quantiles  columns from the lowest level to the highest; none: those of trendcast's tables
+    mean       column of the expected value; none: the table has none -#}
+{% test quantiles_ordered(model, quantiles=none, mean='mean') %}
+{%- set names = quantiles or trendcast.quantile_levels().keys() | list %}
 select *
 from {{ model }}
 where
-    mean < 0
-    or {{ names[0] }} < 0
+    {{ names[0] }} < 0
+    {{ 'or ' ~ mean ~ ' < 0' if mean }}
     {% for name in names[1:] %}
     or {{ name }} < {{ names[loop.index0] }}
     {% endfor %}

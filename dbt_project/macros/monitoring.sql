@@ -1,0 +1,32 @@
+{#- The history features that every model reads, as {name: select expression}: what has the unit of demand is divided by the
+    series' level, as models do, so that a drift is one of behaviour and not of size. -#}
+{% macro scaled_features() %}
+    {%- set features = {} -%}
+    {%- if execute -%}
+        {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.name == 'ftr_history' -%}
+            {%- for column in node.columns.values() -%}
+                {%- set meta = column.config.meta -%}
+                {%- if meta.get('role') == 'history' and not meta.get('wide')
+                    and (not meta.get('group') or trendcast.uses(meta['group'])) -%}
+                    {%- set value = 'history.' ~ column.name
+                        ~ (' / history.demand_level' if meta.get('unit') == 'demand' else '') -%}
+                    {%- do features.update({column.name: value ~ ' as ' ~ column.name}) -%}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(features) }}
+{% endmacro %}
+
+{#- Some rows of fct_alerts: one for each row of `source` for which `condition` holds. `subject` is what it is about. -#}
+{% macro alerts(alert, source, condition, subject, value, limit, message, series_id=none) -%}
+    select
+        '{{ alert }}' as alert,
+        {{ subject }} as subject,
+        {{ series_id or 'cast(null as ' ~ dbt.type_string() ~ ')' }} as series_id,
+        cast({{ value }} as {{ trendcast.type_double() }}) as value,
+        cast({{ limit }} as {{ trendcast.type_double() }}) as alert_limit,
+        {{ message }} as message
+    from {{ source }}
+    where {{ condition }}
+{%- endmacro %}
