@@ -32,7 +32,7 @@
         when {{ x }} < 0 then 0.0e0
         when {{ mean }} > 0 and {{ variance }} > 0
             then {{ trendcast.normal_cdf(
-                '((power(' ~ x ~ ' / ' ~ mean ~ ', 1 / 3.0e0) - 1 + ' ~ variance ~ ' / (9.0e0 * ' ~ mean ~ ' * ' ~ mean
+                '((power((' ~ x ~ ') / ' ~ mean ~ ', 1 / 3.0e0) - 1 + ' ~ variance ~ ' / (9.0e0 * ' ~ mean ~ ' * ' ~ mean
                 ~ ')) * 3.0e0 * ' ~ mean ~ ' / sqrt(' ~ variance ~ '))'
             ) }}
         when {{ mean }} is not null and {{ x }} >= {{ mean }} then 1.0e0
