@@ -93,7 +93,7 @@ stocked as (
 
 ),
 
--- A zero without stock or not on sale says nothing about demand: the mean of the medium window's other periods stands in.
+-- A zero without stock or off sale says nothing about demand: the mean of the medium window's other periods stands in.
 uncensored as (
 
     select
