@@ -47,8 +47,10 @@
         or not var('order_columns').get('loaded_at') -%}
         {{ return(none) }}
     {%- endif -%}
-    {#- Stock is counted and promotions are planned beside the order lines, and say nothing of when they changed. #}
-    {%- if name in ['ftr_history', 'ftr_category'] and (trendcast.has_source('inventory') or var('outliers') != 'none') -%}
+    {#- Stock is counted, prices are listed and promotions are planned beside the order lines, and say nothing of when they
+        changed. #}
+    {%- if name in ['ftr_history', 'ftr_category']
+        and (trendcast.has_source('inventory') or trendcast.counts_listing() or var('outliers') != 'none') -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set named = trendcast.relation_of(name) -%}
@@ -60,47 +62,70 @@
     {{ return(none) }}
 {% endmacro %}
 
-{#- The time up to which order lines have been read for good; none: read them all. Lines loaded in the var `lookback_days`
-    before the newest are read again, for loads may overlap. All are read where a line that was read before has gone, or
-    (before the lookback, where only their number and quantities are compared) another has come or has another quantity. -#}
+{#- The time up to which order lines have been read for good; none: read them all. As int_lines_seen found in this very
+    dbt run, or found out now where that was not selected. -#}
 {% macro lines_seen() %}
+    {%- if trendcast.left_by_earlier_runs('int_order_lines_checked') is none -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set named = trendcast.relation_of('int_lines_seen') -%}
+    {%- if adapter.get_relation(named.database, named.schema, named.identifier) -%}
+        {%- set rows = run_query(
+            'select cast(loaded_at as varchar) from ' ~ named ~ ' where built_at = ' ~ trendcast.built_at()).rows -%}
+        {%- if rows | length -%}
+            {{ return(rows[0][0]) }}
+        {%- endif -%}
+    {%- endif -%}
+    {{ return(trendcast.find_lines_seen()) }}
+{% endmacro %}
+
+{#- Finds it out: the newest line's time where nothing loaded up to it is new. Else, loads overlap: then all lines loaded in
+    the var `lookback_days` before it are read again. And all there are where a line that was read before has gone, or (before
+    the lookback, where only their number and quantities are compared) another has come or has another quantity. -#}
+{% macro find_lines_seen() %}
     {%- set checked = trendcast.left_by_earlier_runs('int_order_lines_checked') -%}
     {%- if checked is none -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set line = 'order_id, product_id, location_id, ordered_at_text, quantity_text' -%}
     {%- set sql -%}
-        with earlier as (from {{ checked }} where built_at < {{ trendcast.built_at() }}),
-        raw as (from {{ trendcast.relation_of('stg_order_lines') }}),
-        mark as (
-            select
-                max(loaded_at) - interval '{{ var("lookback_days") }} days' as loaded_at,
-                min(built_with) as oldest,
-                max(built_with) as newest
-            from earlier
-        ),
-        total as (
-            select
-                (select row(count(*), sum(abs(quantity))) from earlier, mark
-                 where earlier.loaded_at is null or earlier.loaded_at <= mark.loaded_at) as before,
-                (select row(count(*), sum(abs(quantity))) from raw, mark
-                 where raw.loaded_at is null or raw.loaded_at <= mark.loaded_at) as now,
-                (select count(*) from (
-                    select {{ line }} from earlier where loaded_at > (select mark.loaded_at from mark)
-                    except all
-                    select {{ line }} from raw where loaded_at > (select mark.loaded_at from mark)
-                )) as gone
-        )
         select
-            cast(mark.loaded_at as varchar),
-            coalesce(
-                mark.oldest = {{ trendcast.lines_built_with() }} and mark.newest = mark.oldest
-                and total.before = total.now and total.gone = 0, false
-            )
-        from mark, total
+            cast(max(loaded_at) as varchar),
+            cast(max(loaded_at) - interval '{{ var("lookback_days") }} days' as varchar),
+            coalesce(min(built_with) = {{ trendcast.lines_built_with() }} and max(built_with) = min(built_with), false)
+        from {{ checked }}
+        where built_at < {{ trendcast.built_at() }}
     {%- endset -%}
-    {%- set row = run_query(sql).rows[0] -%}
-    {{ return(row[0] if row[1] else none) }}
+    {%- set newest, lookback, is_same = run_query(sql).rows[0] -%}
+    {%- if not is_same or newest is none -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set long_ago = "(loaded_at is null or loaded_at <= cast('" ~ lookback ~ "' as timestamp))" -%}
+    {%- set lately = "loaded_at > cast('" ~ lookback ~ "' as timestamp)" -%}
+    {%- set total = 'select row(count(*), sum(abs(quantity)))' -%}
+    {%- set columns = ['order_id', 'product_id', 'location_id', 'ordered_at_text', 'quantity_text'] -%}
+    {#- Of a return, cleaning turns the sign. #}
+    {%- set every_column = columns + ['customer_id', 'status', 'loaded_at', 'is_return']
+        + ['case when is_return then abs(revenue) else revenue end'] + ['case when is_return then abs(discount) else discount end'] -%}
+    {%- set earlier = checked ~ ' where built_at < ' ~ trendcast.built_at() ~ ' and ' -%}
+    {%- set raw = trendcast.relation_of('stg_order_lines') ~ ' where ' -%}
+    {%- set described = trendcast.relation_of('int_order_lines_described') ~ ' where ' -%}
+    {%- set sql -%}
+        select
+            ({{ total }} from {{ earlier ~ long_ago }}) = ({{ total }} from {{ raw ~ long_ago }})
+            and not exists (
+                select {{ columns | join(', ') }} from {{ earlier ~ lately }}
+                except all
+                select {{ columns | join(', ') }} from {{ raw ~ lately }}
+            ),
+            not exists (
+                select {{ every_column | join(', ') }}
+                from {{ described ~ lately }} and loaded_at <= cast('{{ newest }}' as timestamp)
+                except all
+                select {{ every_column | join(', ') }} from {{ earlier ~ lately }}
+            )
+    {%- endset -%}
+    {%- set is_whole, is_read = run_query(sql).rows[0] -%}
+    {{ return((newest if is_read else lookback) if is_whole else none) }}
 {% endmacro %}
 
 {#- Series with lines that came late, and the month of the first: what was typical of their later months has changed, so
@@ -194,6 +219,17 @@
         on series.series_id = touched.series_id
 {% endmacro %}
 
+{#- Whether a build makes so few rows that each may look back by itself. -#}
+{% macro makes_few_rows(seen) %}
+    {%- set sql -%}
+        select sum(cutoffs.cutoff_t + 1 - changes.from_t)
+        from ({{ trendcast.changes(seen) }}) as changes
+        inner join {{ trendcast.relation_of('int_cutoffs') }} as cutoffs
+            on cutoffs.fold = 0
+    {%- endset -%}
+    {{ return((run_query(sql).rows[0][0] or 0) < 1000000) }}
+{% endmacro %}
+
 {#- Which rows of the panel a build replaces: those it made again. -#}
 {% macro replaced_rows() %}
     {%- set seen = trendcast.seen() -%}
@@ -252,7 +288,7 @@
         'product_columns', 'order_scope', 'as_of', 'loaded_before', 'order_timezone', 'duplicate_lines', 'min_order_date',
         'max_quantity', 'max_unit_price', 'robust_bound', 'robust_bound_lines', 'returns', 'return_when', 'cancelled_when',
         'test_order_when', 'currency', 'exchange_rates_table', 'exchange_rate_columns', 'grain', 'series_key',
-        'measure', 'gap_fill', 'stockout_chance', 'outliers', 'outlier_threshold', 'cutoff', 'season_length', 'windows',
+        'measure', 'gap_fill', 'unlisted', 'stockout_chance', 'outliers', 'outlier_threshold', 'cutoff', 'season_length', 'windows',
         'features', 'lookback_days', 'static_attributes', 'inventory_columns', 'inventory_snapshots',
     ]) }}
 {% endmacro %}

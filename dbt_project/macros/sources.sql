@@ -48,6 +48,11 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- Whether a period without a list price is one in which the product was not on sale. -#}
+{% macro counts_listing() %}
+    {{ return(trendcast.one_of('unlisted', ['off_sale', 'on_sale']) == 'off_sale' and trendcast.has_source('prices')) }}
+{% endmacro %}
+
 {#- Whether holidays come from the `holidays` library, by a Python model. Only DuckDB runs one where dbt runs; on another
     engine a shop lists its holidays in its `events_table`. -#}
 {% macro uses_holiday_library() %}

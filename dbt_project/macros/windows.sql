@@ -16,7 +16,9 @@
                  series: windows over text keys take four times as long), t, row_number (1 in a series' first row of
                  all, whether the panel begins with it or not), and the columns named below
     columns      columns to carry along beside those three
-    derived      {name: expression}, computed row by row; before() may be used in it. The rest may name these
+    derived      {name: expression}, computed row by row; the rest may name these. Where an expression looks back it is a
+                 list of its parts, in which (column, k, otherwise) stands for the value k rows before, `otherwise` where
+                 the series has no such row: ['y - ', ('y', 1, 0)]
     lags         {column: [k, ...]}; the column may be one that `sums` makes
     sums         {column: [w, ...]}: doubles, no nulls
     minima       {column: [w, ...]}
@@ -28,20 +30,36 @@
     sums_to_date {name: column}: the sum since the first row of the panel. Whole numbers or decimals, none below zero;
                  nulls count as 0
     last_t       {name: condition}: the period of the last row for which it held; null before the first
+    since        expression on the panel's columns: the first period wanted of a row's series; none: all are. The rows
+                 before it are there to look back to. Sums to date and last_t then begin with the first row wanted
 
     There are two forms. The plain one is a window clause with frames. DuckDB's takes a third of the time: a window
     of 28 rows is two of 14, each of those is two of 7, and so on; every step is one lag and one addition, done while the
     rows stream by. In both, a value is made of the rows of its own window only, and always in the same way (decimals in
-    the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads. -#}
+    the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads.
+    Where few rows are wanted (since), DuckDB's form writes the same trees out over lists of the rows before: to stream
+    ninety rows for the sake of one would cost more than to add up ninety numbers. -#}
 {% macro windows(panel, columns=[], derived={}, lags={}, sums={}, minima={}, maxima={}, ewms={}, season_sums={},
-                 season=none, sums_to_date={}, last_t={}) -%}
+                 season=none, sums_to_date={}, last_t={}, since=none) -%}
     {{ return(adapter.dispatch('windows', 'trendcast')(
-        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t)) }}
+        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, since)) }}
 {%- endmacro %}
 
-{#- The value k rows before, `otherwise` where the series has no such row. For use in `derived`. -#}
+{#- The value k rows before, `otherwise` where the series has no such row. -#}
 {% macro before(column, k, otherwise=none) -%}
     {{ return(adapter.dispatch('before', 'trendcast')(column, k, otherwise)) }}
+{%- endmacro %}
+
+{#- SQL of an entry of `derived`, for the row itself. -#}
+{% macro derived_of(expression) -%}
+    {%- if expression is string -%}
+        {{ return(expression) }}
+    {%- endif -%}
+    {%- set parts = [] -%}
+    {%- for part in expression -%}
+        {%- do parts.append(part if part is string else trendcast.before(part[0], part[1], part[2])) -%}
+    {%- endfor -%}
+    {{ return(parts | join) }}
 {%- endmacro %}
 
 {#- A trailing aggregate over the `periods` rows that end with the current row; none: since the first row. -#}
@@ -55,7 +73,7 @@
 {#- ---------------------------------------------------------------- the plain form -#}
 
 {% macro default__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
-                          last_t) -%}
+                          last_t, since=none) -%}
 {%- set exact = trendcast.type_exact() -%}
 ordered as (
 
@@ -72,7 +90,7 @@ derived as (
 
     select
         {%- for name, expression in derived.items() %}
-        {{ expression }} as {{ name }},
+        {{ trendcast.derived_of(expression) }} as {{ name }},
         {%- endfor %}
         ordered.*
     from ordered
@@ -140,7 +158,11 @@ windowed as (
     The var `window_branches` is best the number of cores. A branch is chosen by a range, because DuckDB expects hardly
     any rows from an equality and would then put the features on the small side of a join. -#}
 {% macro duckdb__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
-                          last_t) -%}
+                          last_t, since=none) -%}
+{%- if since -%}
+    {{ return(trendcast.windows_of_few(
+        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, since)) }}
+{%- endif -%}
 {%- set branches = var('window_branches', 2) -%}
 {%- set steps = trendcast.steps(sums, minima, maxima, ewms, season_sums, season) -%}
 {%- for branch in range(branches) -%}
@@ -173,7 +195,7 @@ derived_{{ branch }} as (
 
     select
         {%- for name, expression in derived.items() %}
-        {{ expression }} as {{ name }},
+        {{ trendcast.derived_of(expression) }} as {{ name }},
         {%- endfor %}
         checked_{{ branch }}.*
     from checked_{{ branch }}
@@ -293,6 +315,169 @@ windowed as (
         {%- endfor -%}
     {%- endfor -%}
     {{ return(steps) }}
+{%- endmacro %}
+
+{#- The same for few rows: each with lists of the rows before it, newest first, over which the trees are written out. -#}
+{% macro windows_of_few(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t,
+                        since) -%}
+{%- set read = trendcast.panel_columns(columns, derived, lags, sums, minima, maxima, ewms, season_sums) -%}
+{%- set looks_back = derived.items() | rejectattr('1', 'string') | map('first') | list -%}
+{#- What is made into lists (a second name for a column is none of its own), and how far back. #}
+{%- set listed, reach = [], [1] -%}
+{%- for by_column, stride in [(lags, 1), (sums, 1), (minima, 1), (maxima, 1), (ewms, 1), (season_sums, season)] -%}
+    {%- for column, lengths in by_column.items() if lengths -%}
+        {%- set back = (lengths[1] if by_column is sameas ewms else lengths) | max * stride + 1 -%}
+        {%- if column in looks_back -%}
+            {%- for part in derived[column] if part is not string -%}
+                {%- do listed.append(part[0]) -%}
+                {%- do reach.append(back + part[1]) -%}
+            {%- endfor -%}
+        {%- else -%}
+            {%- do listed.append(derived[column] if derived.get(column) in read else column) -%}
+            {%- do reach.append(back) -%}
+        {%- endif -%}
+    {%- endfor -%}
+{%- endfor -%}
+{%- for column in sums_to_date.values() if column in looks_back -%}
+    {%- for part in derived[column] if part is not string -%}
+        {%- do listed.append(part[0]) -%}
+        {%- do reach.append(part[1] + 1) -%}
+    {%- endfor -%}
+{%- endfor -%}
+{%- set listed, reach = listed | unique | list, reach | max -%}
+row_values as (
+
+    select
+        {%- for column in ['series_no', 't', 'row_number'] + read %}
+        {{ column }},
+        {%- endfor %}
+        {%- for name, expression in derived.items() if name not in looks_back %}
+        {{ expression }} as {{ name }},
+        {%- endfor %}
+        {{ since }} as since
+    from {{ panel }}
+
+),
+
+gathered as (
+
+    select
+        {%- for column in listed %}
+        list({{ column }}) as {{ column }}_rows,
+        {%- endfor %}
+        list(t) as periods,
+        series_no
+    from row_values
+    group by series_no
+
+),
+
+newest_first as (
+
+    select
+        {%- for column in listed %}
+        list_select({{ column }}_rows, list_grade_up(periods, 'desc')) as {{ column }}_rows,
+        {%- endfor %}
+        case
+            when list_max(periods) - list_min(periods) + 1 = len(periods) then list_max(periods)
+            else error('the panel has gaps, or rows twice')
+        end as last_row_t,
+        series_no
+    from gathered
+
+),
+
+reaching_back as (
+
+    select
+        {%- for column in listed %}
+        list_resize(
+            newest_first.{{ column }}_rows[last_row_t - t + 1:last_row_t - t + {{ reach }}], {{ reach }}, 0
+        ) as {{ column }}_rows,
+        {%- endfor %}
+        row_values.*
+    from row_values
+    inner join newest_first
+        on row_values.series_no = newest_first.series_no
+    where row_values.t >= row_values.since
+
+),
+
+windowed as (
+
+    select
+        {%- for name in looks_back %}
+        {{ trendcast.rows_before(name, 0, derived) }} as {{ name }},
+        {%- endfor %}
+        {%- for name, column in sums_to_date.items() %}
+        {{ trendcast.trailing('sum(coalesce(' ~ trendcast.rows_before(column, 0, derived) ~ ', 0))') }} as {{ name }},
+        {%- endfor %}
+        {%- for name, condition in last_t.items() %}
+        {{ trendcast.trailing('max(case when ' ~ condition ~ ' then t end)') }} as {{ name }},
+        {%- endfor %}
+        {%- for column, periods in lags.items() %}
+        {%- for k in periods | unique %}
+        case when row_number > {{ k }} then {{ trendcast.rows_before(column, k, derived) }} end as {{ column }}_lag_{{ k }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- for function, by_column in [('min', minima), ('max', maxima)] %}
+        {%- for column, lengths in by_column.items() %}
+        {%- for w in lengths | unique %}
+        list_{{ function }}({{ column }}_rows[1:{{ trendcast.rows_in(w) }}]) as {{ column }}_{{ function }}_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- endfor %}
+        {%- for statistic, by_column, stride in [('sum', sums, 1), ('season_sum', season_sums, season), ('ewm', ewms, 1)] %}
+        {%- for column, lengths in by_column.items() %}
+        {%- set decay, lengths = (lengths[0], lengths[1]) if statistic == 'ewm' else (1, lengths) %}
+        {%- set plan = dict(trendcast.pieces(lengths)) %}
+        {%- for w in lengths | unique %}
+        {{ trendcast.tree(plan, w, 0, column, derived, stride, decay) }}
+            as {{ column }}_{{ statistic }}_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- endfor %}
+        reaching_back.* exclude (since{% for column in listed %}, {{ column }}_rows{% endfor %})
+    from reaching_back
+
+)
+{%- endmacro %}
+
+{#- A column's value k rows before, from the list of its rows; of one that looks back itself, from those it looks at. -#}
+{% macro rows_before(column, k, derived) -%}
+    {%- if derived.get(column, '') is string -%}
+        {%- set is_second_name = modules.re.fullmatch('[a-z_]+', derived.get(column, '')) -%}
+        {{ return((derived[column] if is_second_name else column) ~ '_rows[' ~ (k + 1) ~ ']') }}
+    {%- endif -%}
+    {%- set parts = [] -%}
+    {%- for part in derived[column] -%}
+        {%- if part is string -%}
+            {%- do parts.append(part) -%}
+        {%- else -%}
+            {%- set there = part[0] ~ '_rows[' ~ (k + part[1] + 1) ~ ']' -%}
+            {%- set otherwise = ' else ' ~ (part[2] if part[2] is not string else part[2] ~ '_rows[' ~ (k + 1) ~ ']') -%}
+            {%- do parts.append(
+                there if not part[1] else
+                'case when row_number > ' ~ (k + part[1]) ~ ' then ' ~ there ~ (otherwise if part[2] is not none) ~ ' end') -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {#- Before the first row there is nothing, as in the lists. #}
+    {{ return(
+        '(' ~ parts | join ~ ')' if not k else 'case when row_number > ' ~ k ~ ' then ' ~ parts | join ~ ' else 0 end') }}
+{%- endmacro %}
+
+{#- The additions that `steps` does one after the other, written out for the window of w rows that ends k rows before. -#}
+{% macro tree(plan, w, k, column, derived, stride, decay) -%}
+    {%- if w == 1 -%}
+        {{ return(trendcast.rows_before(column, k * stride, derived)) }}
+    {%- endif -%}
+    {%- set terms = [] -%}
+    {%- for length, shift in plan[w] -%}
+        {%- do terms.append(
+            ('' if decay == 1 or not shift else decay ** shift ~ ' * ')
+            ~ trendcast.tree(plan, length, k + shift, column, derived, stride, decay)) -%}
+    {%- endfor -%}
+    {{ return('(' ~ terms | join(' + ') ~ ')') }}
 {%- endmacro %}
 
 {#- How windows are put together from shorter ones: a list of (length, [(length of a piece, rows before), ...]);

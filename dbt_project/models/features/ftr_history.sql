@@ -28,7 +28,10 @@ before as (
         history.season_error_sum
     from changes
     left join {{ this }} as history
-        on changes.series_id = history.series_id and history.t = changes.from_t - 1
+        on
+            changes.series_id = history.series_id
+            and history.t = changes.from_t - 1
+            and history.t >= {{ seen.from_t - 1 }}
 
 ),
 
@@ -90,12 +93,12 @@ panel as (
         'is_zero': 'case when y > 0 then 0.0e0 else 1.0e0 end',
         'sale': 'case when y > 0 then y else 0.0e0 end',
         'sale_square': 'case when y > 0 then y * y else 0.0e0 end',
-        'step': 'abs(y - ' ~ trendcast.before('y', 1, 'y') ~ ')',
+        'step': ['abs(', ('y', 0, none), ' - ', ('y', 1, 'y'), ')'],
         'price_known': 'coalesce(price, 0.0e0)',
         'has_price': 'case when price is null then 0.0e0 else 1.0e0 end',
-        'season_error': ('case when t >= from_t then ' if seen else '')
-            ~ 'abs(cast(y as ' ~ exact ~ ') - cast(' ~ trendcast.before('y', season) ~ ' as ' ~ exact ~ '))'
-            ~ (' end' if seen else ''),
+        'season_error': ['case when t >= from_t then ' if seen else '']
+            + ['abs(cast(', ('y', 0, none), ' as ' ~ exact ~ ') - cast(', ('y', season, none), ' as ' ~ exact ~ '))']
+            + [' end' if seen else ''],
         'y_fast': 'y',
         'y_slow': 'y',
     },
@@ -123,6 +126,7 @@ panel as (
     season=season,
     sums_to_date={'season_errors': 'season_error'},
     last_t={'sale_t': 'y > 0'},
+    since='from_t' if seen and trendcast.makes_few_rows(seen) else none,
 ) }},
 
 -- Means and moments over the windows, from their sums.

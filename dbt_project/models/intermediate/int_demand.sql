@@ -1,15 +1,29 @@
 -- One row per series and period: the measure as it was sold and the demand models take it for, with flags that say why
--- the two differ. A view: what is switched off (all of it, by default) costs nothing.
+-- the two differ. A view: what is switched off, or has no source, costs nothing.
 {{ config(materialized='view') }}
 {%- set settings = trendcast.settings() %}
 {%- set short, medium, long = settings.windows %}
 {%- set has_stock = trendcast.has_source('inventory') and trendcast.uses('stock') %}
+{%- set has_list = trendcast.counts_listing() %}
 {%- set chance = var('stockout_chance') %}
 {%- set outliers = trendcast.one_of('outliers', ['none', 'hampel', 'robust_z']) %}
 {#- hampel: the last nine at this position in the season; robust_z: the long window, whatever the position. #}
 {%- set rows = 9 if outliers == 'hampel' else long %}
 {%- set position = 'mod(t, ' ~ settings.season_length ~ ')' if outliers == 'hampel' else none %}
-with panel as (
+with {% if has_list -%}
+-- Before its first price a product is merely not listed; after it, a period without one says that it is not on sale.
+listed_first as (
+
+    select
+        {{ trendcast.key_columns(trendcast.source_key('price_columns'), 'prices') }}
+        min(prices.t) as t
+    from {{ ref('int_prices') }} as prices
+    {{ trendcast.group_by(trendcast.source_key('price_columns') | length) }}
+
+),
+
+{% endif -%}
+panel as (
 
     select
         filled.series_id,
@@ -24,6 +38,9 @@ with panel as (
         filled.customers,
         filled.new_customers,
         filled.{{ settings.measure }} as observed,
+        {% if has_list %}
+        case when prices.t is null and listed_first.t < filled.t then 0 else 1 end *
+        {% endif %}
         {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
     from {{ ref('int_sales_filled') }} as filled
     inner join {{ ref('int_series') }} as series
@@ -33,6 +50,14 @@ with panel as (
         on
             filled.t = stock.t
             and {{ trendcast.same_key(trendcast.source_key('inventory_columns'), 'series', 'stock') }}
+    {% endif %}
+    {% if has_list %}
+    left join {{ ref('int_prices') }} as prices
+        on
+            filled.t = prices.t
+            and {{ trendcast.same_key(trendcast.source_key('price_columns'), 'series', 'prices') }}
+    left join listed_first
+        on {{ trendcast.same_key(trendcast.source_key('price_columns'), 'series', 'listed_first') }}
     {% endif %}
 
 ),
@@ -68,12 +93,12 @@ stocked as (
 
 ),
 
--- A zero without stock says nothing about demand: the mean of the medium window's periods in stock stands in.
+-- A zero without stock or off sale says nothing about demand: the mean of the medium window's other periods stands in.
 uncensored as (
 
     select
         stocked.*,
-        {% if has_stock or chance %}
+        {% if has_stock or has_list or chance %}
         case
             when is_stockout then coalesce(
                 {{ trendcast.trailing('avg(case when not is_stockout then cast(observed as '

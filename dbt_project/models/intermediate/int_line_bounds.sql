@@ -1,5 +1,6 @@
 -- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
 -- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
+-- depends_on: {{ ref('int_lines_seen') }}
 {%- set bound = var('robust_bound') %}
 {%- set pooled = 'product_id' not in var('series_key') %}
 {%- set seen = trendcast.lines_seen() %}
