@@ -1,5 +1,5 @@
--- One row per group of the var `demand_groups`: what the next horizon brings against the last one, the one before it and
--- the same one a year ago, in units of the measure.
+-- One row per group of the var `demand_groups`: what the next horizon brings against the last one, the one before it
+-- and the same one a year ago, in units of the measure.
 {%- set settings = trendcast.settings() %}
 {%- set year = {'day': 364, 'week': 52, 'month': 12}[settings.grain] %}
 with past as (
@@ -10,7 +10,9 @@ with past as (
             'last_level': 0, 'previous_level': settings.horizon, 'year_ago_level': year - settings.horizon
         }.items() %}
         sum(case
-            when history.t > cutoffs.cutoff_t - {{ back + settings.horizon }} and history.t <= cutoffs.cutoff_t - {{ back }}
+            when
+                history.t > cutoffs.cutoff_t - {{ back + settings.horizon }}
+                and history.t <= cutoffs.cutoff_t - {{ back }}
                 then history.y
         end) as {{ name }},
         {% endfor %}
@@ -23,6 +25,13 @@ with past as (
 
 ),
 
+calendar as (
+
+    select min(t) as first_t
+    from {{ ref('ftr_calendar') }}
+
+),
+
 grouped as (
 
     select
@@ -31,11 +40,11 @@ grouped as (
         sum(past.last_level) as last_level,
         sum(past.previous_level) as previous_level,
         -- The horizon to come, a year before; unknown where the shop's first sale is later.
-        case when max(past.year_ago_t) >= (select min(t) from {{ ref('ftr_calendar') }})
-            then sum(past.year_ago_level) end as year_ago_level
+        case when max(past.year_ago_t) >= min(calendar.first_t) then sum(past.year_ago_level) end as year_ago_level
     from past
     inner join {{ ref('int_grouped_series') }} as members
         on past.series_id = members.series_id
+    cross join calendar
     group by 1, 2
 
 ),

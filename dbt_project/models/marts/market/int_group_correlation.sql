@@ -1,6 +1,6 @@
--- One row per fold, kind of group and grain: how far errors of a group's series and leads go one way, 0 to 1, by squared
--- errors of backtested sums that the fold's cutoff knew. The variance of a sum is between those of independent and of
--- aligned errors by that share, times a factor for what is left over.
+-- One row per fold, kind of group and grain: how far errors of a group's series and leads go one way, 0 to 1, by
+-- squared errors of backtested sums that the fold's cutoff knew. The variance of a sum is between those of independent
+-- and of aligned errors by that share, times a factor for what is left over.
 with errors as (
 
     select

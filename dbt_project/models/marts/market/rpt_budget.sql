@@ -1,5 +1,5 @@
--- One row per series of the var `budget_rows` that bring the most revenue over the horizon: what they bring, what buying
--- that costs, and how much of all of it the rows so far are.
+-- One row per series of the var `budget_rows` that bring the most revenue over the horizon: what they bring, what
+-- buying that costs, and how much of all of it the rows so far are.
 {%- set unit = '/ members.unit_price' if trendcast.settings().measure == 'revenue' else '' %}
 with valued as (
 
