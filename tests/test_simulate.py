@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -103,3 +105,14 @@ def test_one_fold_is_too_few(small_run: Shop) -> None:
     )
     with pytest.raises(DataError, match="backtest_folds"):
         inventory(replace(at, output=at.output | {"path": str(small_run.path)}))
+
+
+def test_help_has_an_example() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "trendcast", "simulate", "inventory", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Example: trendcast simulate inventory" in " ".join(done.stdout.split())
