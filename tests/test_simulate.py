@@ -66,19 +66,22 @@ def test_a_quantile_of_demand_is_in_stock_as_often() -> None:
     assert (cycles.short == 0).mean() == pytest.approx(0.9, abs=0.01)
 
 
-@pytest.fixture(scope="module")
-def workspace(demo_run: Shop) -> Workspace:
+def opened(shop: Shop, monkeypatch: pytest.MonkeyPatch, **vars: object) -> Workspace:
+    # Relations are named with the database, which is called like the file.
+    monkeypatch.setenv("TRENDCAST_DUCKDB_PATH", str(shop.path))
     return Workspace.open(
         project_dir=REPO / "dbt_project",
         profiles_dir=REPO / "profiles",
-        vars=demo_run.vars,
-        target_path=demo_run.folder / "target",
+        vars=shop.vars | vars,
+        target_path=shop.folder / "target",
     )
 
 
-def test_the_demo_meets_its_target_at_less_cost(demo_run: Shop, workspace: Workspace) -> None:
-    at = replace(workspace, output=workspace.output | {"path": str(demo_run.path)})
-    found = inventory(at)
+def test_the_demo_meets_its_target_at_less_cost(
+    demo_run: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened(demo_run, monkeypatch)
+    found = inventory(workspace)
     policies = {row["policy"]: row for row in found["policies"]}
     ours, normal = policies["trendcast"], policies["normal safety stock"]
     assert found["n_cutoffs"] == 2  # the oldest fold has none to measure sums on
@@ -89,22 +92,14 @@ def test_the_demo_meets_its_target_at_less_cost(demo_run: Shop, workspace: Works
     assert often["service_level"] >= ours["service_level"]
     assert ours["total_cost"] < often["total_cost"]
 
-
-def test_revenue_has_no_units(demo_run: Shop, workspace: Workspace) -> None:
     settings = replace(workspace.project.settings, measure="revenue")
     with pytest.raises(UsageError, match="must be quantity"):
         inventory(replace(workspace, project=replace(workspace.project, settings=settings)))
 
 
-def test_one_fold_is_too_few(small_run: Shop) -> None:
-    at = Workspace.open(
-        project_dir=REPO / "dbt_project",
-        profiles_dir=REPO / "profiles",
-        vars=small_run.vars,
-        target_path=small_run.folder / "target",
-    )
+def test_one_fold_is_too_few(small_run: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="backtest_folds"):
-        inventory(replace(at, output=at.output | {"path": str(small_run.path)}))
+        inventory(opened(small_run, monkeypatch))
 
 
 def test_help_has_an_example() -> None:

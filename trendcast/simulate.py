@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from trendcast.errors import DataError, UsageError
+from trendcast.errors import DataError, UsageError, WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +136,10 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
 
     Raises
     ------
+    UsageError
+        The measure is revenue.
+    WarehouseError
+        The marts were never built.
     DataError
         No fold has an older one to measure the spread of sums on, or none is old enough for its cycle to be over.
     """
@@ -143,6 +147,10 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
     if project.settings.measure != "quantity":
         raise UsageError("Stock is replayed in units: the var `measure` must be quantity.")
     with workspace.connect() as warehouse:
+        if not warehouse.exists(project.relation("int_order_levels")):
+            raise WarehouseError(
+                f"{project.relation('int_order_levels')} does not exist. Run `trendcast run` or `dbt build` first."
+            )
         reviews = warehouse.query(
             f"""
             select
