@@ -128,7 +128,10 @@ def assert_as_full(shop: Shop, fresh: Callable[[Shop], Shop]) -> None:
         assert expected[name], name
         assert len(got[name]) == len(expected[name]), name
         for row, wanted in zip(got[name], expected[name], strict=True):
-            assert row == wanted, (name, {k: (row[k], wanted[k]) for k in row if row[k] != wanted[k]})
+            assert row == wanted, (
+                name,
+                {k: (row[k], wanted[k]) for k in row if row[k] != wanted[k]},
+            )
 
 
 @pytest.fixture
