@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import SMALL_LSTM, Shop
 
 HORIZON, FOLDS = 28, 3
-MODELS = ("seasonal_naive", "ridge", "lightgbm", "lstm", "ensemble")
+MODELS = ("seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble")
 
 
 def test_every_series_has_a_forecast_for_every_lead(demo_run: Shop) -> None:

@@ -55,6 +55,7 @@ class Settings:
     #: SQL expression of a raw order line's date on the shop's clock, as staging reads it.
     order_date: str
     robust_bound: float | None
+    classical: dict[str, Any]
     lightgbm: dict[str, Any]
     lstm: dict[str, Any]
 

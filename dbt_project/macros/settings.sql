@@ -38,6 +38,7 @@
         'order_date': trendcast.local_date(
             trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
         'robust_bound': var('robust_bound'),
+        'classical': var('classical'),
         'lightgbm': var('lightgbm'),
         'lstm': var('lstm'),
     }) }}
