@@ -1,7 +1,7 @@
 """Combines the models' forecasts with weights learnt on backtests, and corrects how wide they are.
 
 Quantiles are averaged level by level (Vincentization; Lichtendahl, Grushka-Cockayne & Winkler, Is it better to
-average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the pinball loss per
+average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the scaled pinball loss per
 demand class and lead bucket. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
 weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016). A series then tilts its class's
 weights by what each member lost on that series itself, for what suits one series need not suit its neighbour (weights
@@ -46,15 +46,15 @@ STEPS = 120
 # Evidence is worth as much as the prior when it has this many rows, or spans this many horizons: what one
 # month favours the next may not, however many rows it has.
 PRIOR_ROWS = 2_000
-PRIOR_HORIZONS = 2
+PRIOR_HORIZONS = 4
 EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
 SCALE_LIMITS = (0.5, 2.0)
 # A member counts for a series as its relative loss there to this power; one that lost a twentieth is no better known
 # than one that lost a tenth.
-TILT = -3.0
+TILT = -2.0
 LEAST_LOSS = 0.05
-# A series' loss counts in the unit of demand and in units of its own error scale, half and half: neither the few large
-# series alone nor the many small ones alone should choose. Of these units no row has more than this share of the mean.
+# Losses count in units of the series' own error scale: in that of demand a few large series would choose for all. No
+# row counts more than this many times the mean.
 MOST_WEIGHT = 20.0
 
 
@@ -414,13 +414,13 @@ def _pinball(quantiles: Array, actual: Array) -> Array:
 
 
 def _row_weights(error_scale: Array) -> Array:
-    """Return what a row's loss counts, [R]: half in the unit of demand, half in that of its own error scale."""
+    """Return what a row's loss counts, [R]: it is measured in units of the series' own error scale."""
     known = error_scale > 0
     if not known.any():
         return np.ones(len(error_scale))
     scaled = np.where(known, 1 / np.where(known, error_scale, 1), 0)
     scaled = np.minimum(scaled / scaled.mean(), MOST_WEIGHT)
-    return np.asarray((1 + scaled / scaled.mean()) / 2)
+    return np.asarray(scaled / scaled.mean())
 
 
 def _simplex_weights(quantiles: Array, actual: Array, importance: Array, start: Array) -> Array:

@@ -47,6 +47,7 @@ class Settings:
     backtest_step: int
     models: tuple[str, ...]
     champion_metric: str
+    champion_margin: float
     seed: int
     train_periods: int
     train_stride: int

@@ -274,6 +274,6 @@ def test_a_series_with_one_row_hardly_leans() -> None:
 def test_small_series_count_in_their_own_unit() -> None:
     scale = np.array([100.0, 1.0, np.nan, 0.0])
     large, small, unknown, none = _row_weights(scale)
-    assert large < small
-    assert unknown == none == pytest.approx(0.5)
+    assert large == pytest.approx(small / 100)
+    assert unknown == none == 0
     assert _row_weights(np.full(3, np.nan)) == pytest.approx(1)
