@@ -27,9 +27,10 @@ def features(absurd_after: int | None = None) -> Features:
 
 
 def means(y: np.ndarray, season: int, horizon: int, *, counts: bool = False) -> np.ndarray:
-    mean, variance, *_ = expect(y, season, horizon, ClassicalConfig(), counts=counts)
+    mean, variance, ceiling, *_ = expect(y, season, horizon, ClassicalConfig(), counts=counts)
     assert np.isfinite(mean).all() and (mean >= 0).all()
     assert np.isfinite(variance).all() and (variance > 0).all()
+    assert (mean <= ceiling[:, None]).all()
     return mean
 
 

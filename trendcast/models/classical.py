@@ -54,6 +54,10 @@ SIMPLE = [(alpha, 0.0, 0.0) for alpha in (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.45,
 DAMPED = list(product((0.1, 0.3, 0.6, 1.0), (0.02, 0.05, 0.1, 0.2, 0.4), (0.8, 0.9, 0.98)))
 LAGS = 4  # of the autoregression
 SMALLEST_INDEX = 0.02
+SPARSE = 0.5  # a series with a larger share of zeros has no season of its own
+LEAST_LEVEL = (
+    0.02  # of counts, for the variance of a series that sold nothing; ftr_history has the same
+)
 CEILING = 3.0  # no mean is more than so many times the largest demand in the window
 
 
@@ -106,6 +110,7 @@ class _Outlook:
     series_id: npt.NDArray[np.str_]
     mean: Array
     variance: Array
+    ceiling: Array  # [N], what no quantile is above
     past_actual: Array
     past_mean: Array
     past_variance: Array
@@ -155,9 +160,9 @@ class Classical:
         n, horizon = found.mean.shape
         bucket = np.tile(np.arange(horizon) // features.settings.lead_bucket, n)
         quantiles = self._spread.quantiles(found.mean.ravel(), found.variance.ravel(), bucket)
-        forecast = Forecast(
-            found.series_id, cutoff_t, found.mean, quantiles.reshape(n, horizon, len(QUANTILES))
-        )
+        quantiles = quantiles.reshape(n, horizon, len(QUANTILES))
+        quantiles = np.minimum(quantiles, found.ceiling[:, None, None])
+        forecast = Forecast(found.series_id, cutoff_t, found.mean, quantiles)
         return forecast_table(forecast, features.dates)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
@@ -231,7 +236,7 @@ def _history(features: Features, t: int, span: int) -> tuple[npt.NDArray[np.str_
 
 def expect(
     y: Array, season: int, horizon: int, config: ClassicalConfig, *, counts: bool
-) -> tuple[Array, Array, Array, Array, Array, npt.NDArray[np.int64]]:
+) -> tuple[Array, Array, Array, Array, Array, Array, npt.NDArray[np.int64]]:
     """Forecast series from their end, with methods weighed by their errors at earlier origins.
 
     Parameters
@@ -244,7 +249,7 @@ def expect(
     Returns
     -------
     tuple
-        Mean and variance [N, H], and for the forecasts from earlier origins, with weights that did not see how that
+        Mean and variance [N, H], what no quantile is above [N], and for the forecasts from earlier origins, with weights that did not see how that
         origin turned out: actual, mean, variance and lead, [R] each.
     """
     means, variance = _methods(y, season, horizon, counts=counts)
@@ -256,37 +261,47 @@ def expect(
             past.append((actual, *_methods(y[:, :-back], season, actual.shape[1], counts=counts)))
     # Squares and not absolute errors: of sparse demand those would choose whatever forecasts nothing.
     errors = [_mean_square(p_means - actual) for actual, p_means, _ in past]
-    mean = _average(means, errors, config.power)
+    ceiling = CEILING * _nanmax(y)
+    mean = _bounded(_average(means, errors, config.power), ceiling, counts=counts)
     rows = []
     for k, (actual, p_means, p_variance) in enumerate(past):
         p_mean = _average(p_means, errors[:k] + errors[k + 1 :], config.power)
-        there = np.isfinite(actual) & np.isfinite(p_mean)
+        p_mean = _bounded(p_mean, CEILING * _nanmax(y[:, : -step * (k + 1)]), counts=counts)
+        # Of a series that never sold nothing can be learnt about one that does.
+        there = np.isfinite(actual) & (p_mean > 0)
         lead = np.broadcast_to(np.arange(1, actual.shape[1] + 1), actual.shape)
-        spread = _carried(p_mean, p_variance)
+        spread = _carried(p_mean, p_variance, counts=counts)
         rows.append((actual[there], p_mean[there], spread[there], lead[there]))
     none = (np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64))
     joined = [np.concatenate(v) for v in zip(*rows, strict=True)] if rows else list(none)
-    return (mean, _carried(mean, variance), *joined)  # type: ignore[return-value]
+    return (mean, _carried(mean, variance, counts=counts), ceiling, *joined)  # type: ignore[return-value]
 
 
 def _average(means: Array, errors: list[Array], power: float) -> Array:
-    """Weigh methods [M, N, H] by their mean squared errors [M, N] at some origins; alike where there are none."""
+    """Weigh methods [M, N, H] by their mean squared errors [M, N] at some origins; alike where there are none. Never negative."""
     if not errors:
-        return np.asarray(means.mean(axis=0))
+        return np.asarray(np.maximum(means.mean(axis=0), 0))
     error = _nanmean(np.stack(errors), 0)
     typical = error.mean(axis=0)
     ratio = np.where(typical > 0, error / np.where(typical > 0, typical, 1), 1.0)
     weight = np.where(np.isfinite(ratio), np.maximum(ratio, 1e-3), 1.0) ** -power
     weight /= weight.sum(axis=0)
-    return np.asarray(np.einsum("mn,mnh->nh", weight, means))
+    # Not before: a mean of methods each cut off at 0 would be too high.
+    return np.asarray(np.maximum(np.einsum("mn,mnh->nh", weight, means), 0))
 
 
-def _carried(mean: Array, variance: Array) -> Array:
+def _bounded(mean: Array, ceiling: Array, *, counts: bool) -> Array:
+    """Return means within what a series may sell: a count that has sold is never expected to be nothing."""
+    least = LEAST_LEVEL if counts else 0.0
+    return np.asarray(np.minimum(np.maximum(mean, least), ceiling[:, None]))
+
+
+def _carried(mean: Array, variance: Array, *, counts: bool) -> Array:
     """Return a series' variance [N, H] carried to means away from its level."""
     level = np.maximum(_nanmean(mean, 1), 1e-9)
     n, horizon = mean.shape
     carried = scaled_variance(mean.ravel(), np.repeat(level, horizon), variance.ravel())
-    return carried.reshape(n, horizon)
+    return np.maximum(carried, LEAST_LEVEL if counts else 0.0).reshape(n, horizon)
 
 
 def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Array, Array]:
@@ -299,6 +314,8 @@ def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Arra
     recent = y[:, -seasons * season :]
     # A zero cannot be divided by; nor does what is sold now and then sell twice as often in December.
     positive = begun & ~(recent <= 0).any(axis=1)
+    # Taken for a season of demand that mostly does not come, chance would be added to every zero.
+    sparse = begun & ((recent == 0).sum(axis=1) > SPARSE * np.isfinite(recent).sum(axis=1))
     found = np.full((8, len(y), horizon), np.nan)
     variance = np.full((len(y), horizon), np.nan)
     ahead = np.arange(horizon) % season
@@ -307,6 +324,8 @@ def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Arra
             continue
         values = y[of]
         index, position = seasonal_index(values, season, seasons, divide=bool(kind))
+        if not kind:
+            index[sparse[of]] = 0.0
         if kind:
             means, spread = _smooth(values / index[:, position], horizon, season)
             means, spread = means * index[:, ahead], spread * (index**2).mean(axis=1)[:, None]
@@ -316,11 +335,12 @@ def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Arra
         found[4 * kind : 4 * kind + 4, of] = means
         variance[of] = np.where(np.isnan(variance[of]), spread, (spread + variance[of]) / 2)
     found[4:, ~positive] = found[:4, ~positive]
-    ceiling = CEILING * np.fmax.reduce(y, axis=1)[:, None]
-    found = np.minimum(np.maximum(found, 0), ceiling)
+    ceiling = CEILING * _nanmax(y)[:, None]
+    found = np.clip(found, -ceiling, ceiling)
     if counts:
         # Drawn to the variance of a count, so that a quiet year is not taken for certainty.
-        variance = (2 * variance + _nanmean(found, 0)) / 3
+        level = np.maximum(_nanmean(found, 0).mean(axis=1), LEAST_LEVEL)[:, None]
+        variance = (2 * variance + level) / 3
     return found, np.maximum(variance, 1e-12)
 
 
@@ -479,6 +499,11 @@ def _autoregression(z: Array, horizon: int, season: int) -> Array:
 def _mean_square(error: Array) -> Array:
     """Return the mean square over the leads that came to pass, [M, N]; NaN where none did."""
     return _nanmean(error**2, 2)
+
+
+def _nanmax(y: Array) -> Array:
+    """Return the largest value of each series, [N]; NaN where it has not begun."""
+    return np.asarray(np.fmax.reduce(y, axis=1))
 
 
 def _nanmean(values: Array, axis: int) -> Array:
