@@ -189,7 +189,7 @@ def main() -> None:
             raise SystemExit(f"Unknown set {name!r}. Valid: {', '.join(DATASETS)}.")
         sets[name] = benchmark(name, args.data, args.window, args.peers_python)
         _show(name, sets[name])
-    for measure in ("mase", "scaled_pinball"):
+    for measure in ("mase", "mase_of_median", "scaled_pinball"):
         for model, value in geometric_means(sets, measure).items():
             report.ratios[f"{measure}_{model}_to_{NAIVE}"] = round(value, 4)
     report.figures = {"window": args.window, "sets": sets}
