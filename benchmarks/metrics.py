@@ -123,8 +123,8 @@ def split_coverage(actual: Array, quantiles: Array, low: float, high: float) -> 
 
     A whole number of units has a probability of its own: if 70% of days sell nothing, any interval with 0 in it covers
     70% at least, and no interval of counts can cover 80% exactly. So the actual stands for all levels the forecast gives
-    it and counts by the share of them inside the interval. It is the randomised interval of a count (Czado, Gneiting & Held, Biometrics 2009) in expectation. For a continuous
-    forecast it is plain coverage.
+    it and counts by the share of them inside the interval: the randomised interval of a count (Czado, Gneiting & Held,
+    Biometrics 2009) in expectation. For a continuous forecast it is plain coverage.
 
     Parameters
     ----------
