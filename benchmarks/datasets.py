@@ -48,7 +48,8 @@ class DataSet:
         As in trendcast's vars; the season is also the one MASE scales by.
     load
         ``load(connection, folder)`` creates ``panel`` (unique_id, ds, y), every period of every series, zeros
-        included, and any other tables its vars name.
+        included, null where nobody knows, and any other tables its vars name. The latter hold what is known in
+        advance, so they are not cut.
     lines
         SQL of the order lines with the columns its vars name; must have ``ds``.
     vars
@@ -92,7 +93,13 @@ class DataSet:
                 return connection.sql(sql, params=list(parameters)).to_arrow_table()
 
             columns = "select unique_id, ds, y from panel"
-            train = rows(f"{columns} where ds <= ? order by 1, 2", cutoff)
+            # Peers read a series without gaps; the value before one stands in, as for us (var gap_fill).
+            carried = """
+                select unique_id, ds,
+                    last_value(y ignore nulls) over (partition by unique_id order by ds) as y
+                from panel
+            """
+            train = rows(f"select * from ({carried}) where ds <= ? order by 1, 2", cutoff)
             truth = rows(f"{columns} where ds > ? and ds <= ? order by 1, 2", cutoff, end)
             tables = {
                 "order_lines": rows(
@@ -108,8 +115,9 @@ class DataSet:
                     recent,
                     cutoff,
                 )
-            if self.vars.get("products_table"):
-                tables["products"] = rows("select * from products")
+            for name in ("products", "promotions", "prices"):
+                if self.vars.get(f"{name}_table"):
+                    tables[name] = rows(f"select * from {self.vars[f'{name}_table']}")
         with duckdb.connect(warehouse, config=CONFIG) as connection:
             connection.execute("create schema shop")
             for name, table in tables.items():
@@ -255,6 +263,51 @@ def _completejourney(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
     )
 
 
+def _dominicks(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    # Weeks are counted from the one that began on Thursday 1989-09-14; here they begin on the Monday after.
+    connection.execute(
+        f"""
+        create table weeks as
+        select
+            cast(store as varchar) as store_id, cast(brand as varchar) as brand_id,
+            cast(date '1989-09-18' + (week - 1) * interval 7 days as date) as ds, round(exp(logmove)) as y,
+            [{", ".join(f"price{k}" for k in range(1, 12))}][brand] as price, deal, feat
+        from read_parquet('{data}/dominicks_oj/yx.parquet')
+        """
+    )
+    # A week without a row was not recorded; it is no week without a sale.
+    _panel(
+        connection,
+        """
+        select series.unique_id, cast(days.ds as date) as ds, weeks.y, series.store_id, series.brand_id, weeks.price
+        from (
+            select store_id, brand_id, store_id || '/' || brand_id as unique_id, min(ds) as first_ds
+            from weeks group by 1, 2
+        ) as series
+        cross join (
+            select unnest(generate_series((select min(ds) from weeks), (select max(ds) from weeks), interval 7 days)) as ds
+        ) as days
+        left join weeks on
+            series.store_id = weeks.store_id and series.brand_id = weeks.brand_id and days.ds = weeks.ds
+        where days.ds >= series.first_ds
+        """,
+    )
+    connection.execute(
+        """
+        create table promotions as
+        select brand_id, store_id, ds as start_date, cast(ds + interval 6 days as date) as end_date, deal, feat
+        from weeks where deal > 0 or feat > 0
+        """
+    )
+    connection.execute(
+        """
+        create table prices as
+        select brand_id, store_id, ds as start_date, cast(ds + interval 6 days as date) as end_date, price
+        from weeks
+        """
+    )
+
+
 DATASETS = {
     dataset.name: dataset
     for dataset in (
@@ -287,6 +340,43 @@ DATASETS = {
         DataSet("carparts", "month", 12, 12, _expsmooth("carparts"), vars={"backtest_step": 3}),
         DataSet("hospital", "month", 12, 12, _expsmooth("hospital"), vars={"backtest_step": 6}),
         DataSet("tourism_monthly", "month", 24, 12, _tourism, vars={"backtest_step": 6}),
+        DataSet(
+            "dominicks",
+            "week",
+            8,
+            52,
+            _dominicks,
+            lines="select brand_id, store_id, ds, y, y * price as revenue from panel where y > 0",
+            mase_season=1,
+            vars={
+                "promotions_table": "promotions",
+                "prices_table": "prices",
+                "promotion_columns": {
+                    "product_id": "brand_id",
+                    "location_id": "store_id",
+                    "start_date": "start_date",
+                    "end_date": "end_date",
+                    "display": "deal",
+                    "feature": "feat",
+                },
+                "price_columns": {
+                    "product_id": "brand_id",
+                    "location_id": "store_id",
+                    "start_date": "start_date",
+                    "end_date": "end_date",
+                    "price": "price",
+                },
+                "order_columns": {
+                    "product_id": "brand_id",
+                    "location_id": "store_id",
+                    "ordered_at": "ds",
+                    "quantity": "y",
+                    "revenue": "revenue",
+                },
+                "series_key": ["location_id", "product_id"],
+                "gap_fill": {"quantity": "carry_forward", "revenue": "carry_forward"},
+            },
+        ),
         DataSet(
             "completejourney",
             "day",

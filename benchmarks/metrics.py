@@ -12,6 +12,7 @@ import pyarrow as pa
 
 Array = npt.NDArray[np.float64]
 LEVELS = np.array([0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975])
+INTERVALS = {80: (2, 6), 95: (0, 8)}  # per cent to the positions of their ends among the levels
 QUANTILES = ("q025", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q975")
 
 
@@ -24,6 +25,7 @@ class Truth:
     series
         Names, [N].
     actual : array [N, H]
+        NaN where nobody knows; such periods are not scored.
     scale : array [N]
         Mean absolute error of the seasonal naive in the training part (Hyndman & Koehler 2006); NaN where it is 0.
     history : list of N arrays
@@ -43,7 +45,7 @@ class Truth:
         futures = _by_series(truth)
         series = sorted(set(histories) & set(futures))
         dates = sorted(set(truth.column("ds").to_pylist()))
-        actual = np.array([futures[name] for name in series])
+        actual = np.array([futures[name] for name in series], dtype=float)
 
         def error(y: Array) -> float:
             lag = season if len(y) > season else 1
@@ -79,34 +81,67 @@ class Truth:
     def score(self, rows: pa.Table) -> dict[str, float]:
         """Return the scores of forecasts by name."""
         mean, quantiles, missing = self.align(rows)
+        known = np.isfinite(self.actual)
         error = np.abs(mean - self.actual)
-        total = np.abs(self.actual).sum()
+        total = np.nansum(np.abs(self.actual))
         size = np.abs(mean) + np.abs(self.actual)
         # 0/0 is a forecast of nothing where nothing came: no error.
         smape = 200 * np.divide(error, size, out=np.zeros_like(error), where=size > 0)
         scores = {
-            "mase": float(np.nanmean(error.mean(axis=1) / self.scale)),
-            "wape": float(error.sum() / total),
-            "bias": float((mean - self.actual).sum() / total),
-            "smape": float(smape.mean()),
+            "mase": float(np.nanmean(_mean(error) / self.scale)),
+            "wape": float(np.nansum(error) / total),
+            "bias": float(np.nansum(mean - self.actual) / total),
+            "smape": float(smape[known].mean()),
         }
         if quantiles is not None:
             apart = self.actual[:, :, None] - quantiles
             loss = 2 * np.maximum(LEVELS * apart, (LEVELS - 1) * apart).mean(axis=2)
             scores |= {
-                "mase_of_median": float(
-                    np.nanmean(np.abs(apart[:, :, 4]).mean(axis=1) / self.scale)
-                ),
-                "scaled_pinball": float(np.nanmean(loss.mean(axis=1) / self.scale)),
-                "wql": float(loss.sum() / total),
-                "coverage_80": _covered(self.actual, quantiles[:, :, 2], quantiles[:, :, 6]),
-                "coverage_95": _covered(self.actual, quantiles[:, :, 0], quantiles[:, :, 8]),
+                "mase_of_median": float(np.nanmean(_mean(np.abs(apart[:, :, 4])) / self.scale)),
+                "scaled_pinball": float(np.nanmean(_mean(loss) / self.scale)),
+                "wql": float(np.nansum(loss) / total),
             }
+            for share, (low, high) in INTERVALS.items():
+                y, q = self.actual[known], quantiles[known]
+                scores[f"coverage_{share}"] = float(np.mean((y >= q[:, low]) & (y <= q[:, high])))
+                scores[f"coverage_{share}_split"] = float(
+                    np.mean(split_coverage(y, q, LEVELS[low], LEVELS[high]))
+                )
         return scores | ({"series_without_forecast": float(missing)} if missing else {})
 
 
-def _covered(actual: Array, low: Array, high: Array) -> float:
-    return float(np.mean((actual >= low) & (actual <= high)))
+def _mean(values: Array) -> Array:
+    """Return each series' mean over the periods that are known, [N]; NaN where there is none."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def split_coverage(actual: Array, quantiles: Array, low: float, high: float) -> Array:
+    """Return how much of what happened lies between two levels, [R], with what lies on an end split.
+
+    A whole number of units has a probability of its own: if 70% of days sell nothing, any interval with 0 in it covers
+    70% at least, and no interval of counts can cover 80% exactly. So the actual stands for all levels the forecast gives
+    it and counts by the share of them inside the interval: the randomised interval of a count (Czado, Gneiting & Held,
+    Biometrics 2009) in expectation. For a continuous forecast it is plain coverage.
+
+    Parameters
+    ----------
+    actual : array [R]
+    quantiles : array [R, Q]
+    """
+    levels = np.r_[0.0, LEVELS, 1.0]
+    below = (quantiles < actual[:, None]).sum(
+        axis=1
+    )  # position of the last level whose quantile is below
+    upto = (quantiles <= actual[:, None]).sum(axis=1)
+    tied = upto > below
+    # Where the probability up to a value lies between two levels, half-way is the guess; of nothing below 0 it is known.
+    halfway = (levels[:-1] + levels[1:]) / 2
+    first = np.where(tied, np.where(actual > 0, halfway[below], 0.0), levels[below])
+    last = np.where(tied, halfway[upto], levels[below + 1])
+    return np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None) / (last - first)
 
 
 def _by_series(table: pa.Table) -> dict[str, Array]:

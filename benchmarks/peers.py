@@ -39,7 +39,7 @@ def statistical(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
     if "Croston" in name or name == "TSB":
         # Conformal intervals need a history longer than their windows; the others get a naive's.
         sizes = train.groupby("unique_id").size()
-        long = sizes.index[sizes > 3 * about["horizon"] + 1]
+        long = sizes.index[sizes > 2 * about["horizon"] + 1]
         parts = [train[train.unique_id.isin(long)], train[~train.unique_id.isin(long)]]
         found = [engine.forecast(df=parts[0], h=about["horizon"], level=list(INTERVALS))]
         if len(parts[1]):

@@ -25,7 +25,7 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = ("demo", "run", "train", "forecast", "backtest", "runs", "doctor", "audit")
-MODELS = ["seasonal_naive", "ridge", "lightgbm", "lstm", "ensemble"]
+MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
 
@@ -116,7 +116,7 @@ def test_unknown_model_suggests_and_lists_the_valid_ones(small_run: Shop) -> Non
     done = small_run.run("run", "--model", "ridge", "--model", "lstmm")
     assert done.returncode == 2
     assert "Unknown model 'lstmm'. Did you mean 'lstm'?" in done.stderr
-    assert "Valid: seasonal_naive, ridge, lightgbm, lstm, ensemble" in done.stderr
+    assert "Valid: seasonal_naive, classical, ridge, lightgbm, lstm, ensemble" in done.stderr
 
 
 def test_a_selection_of_nothing_lists_what_there_is(small_run: Shop) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import SMALL_LSTM, Shop
 
 HORIZON, FOLDS = 28, 3
-MODELS = ("seasonal_naive", "ridge", "lightgbm", "lstm", "ensemble")
+MODELS = ("seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble")
 
 
 def test_every_series_has_a_forecast_for_every_lead(demo_run: Shop) -> None:
@@ -87,30 +87,55 @@ def test_each_class_is_served_by_its_champion(demo_run: Shop) -> None:
     assert wrong == []
 
 
-def test_the_ensemble_of_a_fold_is_as_its_weights_say(demo_run: Shop) -> None:
-    """The mean by hand from the ledger's weights and the members' rows; the oldest fold has nothing to learn from."""
+def test_the_ensemble_is_as_its_weights_and_its_file_say(demo_run: Shop) -> None:
+    """The mean by hand from the ledger's weights, the file's factors and the members' rows."""
+    (run,) = demo_run.query("select run_id from analytics_trendcast.runs where command = 'run'")
+    file = demo_run.artifacts_dir / run["run_id"] / "ensemble" / "ensemble.json"
+    kept = json.loads(file.read_text())
+    assert kept["members"] == list(MODELS[1:-1])
     rows = demo_run.query(
         """
-        with weighted as (
-            select b.fold, b.series_id, b.lead, sum(w.weight * b.mean) as mean, count(*) as members
-            from analytics_trendcast.backtests as b
-            join analytics_trendcast.weights as w
-                on b.model = w.member and b.fold = w.fold and w.lead_bucket = (b.lead + 6) // 7
-                and w.demand_class = case when b.fold = 3 then 'all' else b.demand_class end
-            group by 1, 2, 3
-        )
-        select e.fold, max(abs(e.mean - weighted.mean)) as apart, min(members) as members
-        from analytics_trendcast.backtests as e
-        join weighted using (fold, series_id, lead)
-        where e.model = 'ensemble' group by 1 order by 1
+        select f.series_id, f.lead, f.model, w.weight, f.mean, e.mean as served
+        from analytics_trendcast.forecasts as f
+        join analytics_trendcast.forecasts as e
+            on f.series_id = e.series_id and f.lead = e.lead and e.model = 'ensemble'
+        join analytics_trendcast.ftr_baseline as b
+            on f.series_id = b.series_id and f.lead = b.lead and b.fold = 0
+        join analytics_trendcast.weights as w
+            on f.model = w.member and w.fold = 0 and w.lead_bucket = (f.lead + 6) // 7
+            and w.demand_class = b.demand_class
+        order by f.series_id, f.lead, f.model
         """
     )
-    assert [r["fold"] for r in rows] == [1, 2, 3]
-    assert all(r["apart"] < 1e-9 and r["members"] == 3 for r in rows)
+    assert len(rows) == 295 * HORIZON * len(kept["members"])
+    for start in range(0, len(rows), 97 * len(kept["members"])):
+        group = rows[start : start + len(kept["members"])]
+        alike = [1.0] * len(kept["members"])
+        factors = kept["tilts"].get(group[0]["series_id"], alike)
+        tilt = dict(zip(kept["members"], factors, strict=True))
+        weight = [r["weight"] * tilt[r["model"]] for r in group]
+        mean = sum(w * r["mean"] for w, r in zip(weight, group, strict=True)) / sum(weight)
+        assert mean == pytest.approx(group[0]["served"])
+
+
+def test_the_oldest_fold_has_nothing_to_learn_from(demo_run: Shop) -> None:
+    rows = demo_run.query(
+        """
+        select max(abs(e.mean - members.mean)) as apart, min(n) as members
+        from analytics_trendcast.backtests as e
+        join (
+            select series_id, lead, avg(mean) as mean, count(*) as n from analytics_trendcast.backtests
+            where fold = 3 and model not in ('ensemble', 'seasonal_naive') group by 1, 2
+        ) as members using (series_id, lead)
+        where e.model = 'ensemble' and e.fold = 3
+        """
+    )
+    assert rows[0]["apart"] < 1e-9
+    assert rows[0]["members"] == 4
     oldest = demo_run.query(
         "select distinct weight, n_rows from analytics_trendcast.weights where fold = 3"
     )
-    assert oldest == [{"weight": pytest.approx(1 / 3), "n_rows": 0}]
+    assert oldest == [{"weight": pytest.approx(1 / 4), "n_rows": 0}]
     (served,) = demo_run.query(
         "select min(n_rows) as n from analytics_trendcast.weights where fold = 0"
     )

@@ -247,8 +247,16 @@ def test_every_var_the_panel_may_depend_on_is_in_the_digest() -> None:
         ),
         *("holiday_country", "holiday_subdivision"),
         # Forecasting.
-        *("horizon", "backtest_folds", "backtest_step", "models", "champion_metric", "seed"),
-        *("train_periods", "train_stride", "lightgbm", "lstm", "window_branches"),
+        *(
+            "horizon",
+            "backtest_folds",
+            "backtest_step",
+            "models",
+            "champion_metric",
+            "champion_margin",
+            "seed",
+        ),
+        *("train_periods", "train_stride", "classical", "lightgbm", "lstm", "window_branches"),
     }
     assert listed | elsewhere == set(project["vars"]["trendcast"])
     assert not listed & elsewhere

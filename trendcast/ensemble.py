@@ -1,9 +1,11 @@
 """Combines the models' forecasts with weights learnt on backtests, and corrects how wide they are.
 
 Quantiles are averaged level by level (Vincentization; Lichtendahl, Grushka-Cockayne & Winkler, Is it better to
-average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the pinball loss per
+average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the scaled pinball loss per
 demand class and lead bucket. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
-weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016).
+weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016). A series then tilts its class's
+weights by what each member lost on that series itself, for what suits one series need not suit its neighbour (weights
+from each series' own past performance: Bates & Granger, The combination of forecasts, OR Quarterly 1969).
 
 The distance of each quantile from the median is then scaled so that it covered what it promised: split-conformal
 prediction on normalised residuals (Romano, Patterson & Candes, Conformalized quantile regression, NeurIPS 2019), on forecasts
@@ -44,9 +46,16 @@ STEPS = 120
 # Evidence is worth as much as the prior when it has this many rows, or spans this many horizons: what one
 # month favours the next may not, however many rows it has.
 PRIOR_ROWS = 2_000
-PRIOR_HORIZONS = 2
+PRIOR_HORIZONS = 4
 EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
 SCALE_LIMITS = (0.5, 2.0)
+# A member counts for a series as its relative loss there to this power; one that lost a twentieth is no better known
+# than one that lost a tenth.
+TILT = -2.0
+LEAST_LOSS = 0.05
+# Losses count in units of the series' own error scale: in that of demand a few large series would choose for all. No
+# row counts more than this many times the mean.
+MOST_WEIGHT = 20.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,9 @@ class Rows:
     lead : array [R]
     actual : array [R]
         NaN where unknown.
+    series_id : array [R], text
+    error_scale : array [R]
+        What MASE divides by; NaN where unknown.
     lead_bucket : int
         Leads that share weights.
     """
@@ -70,6 +82,8 @@ class Rows:
     demand_class: npt.NDArray[np.str_]
     lead: IntArray
     actual: Array
+    series_id: npt.NDArray[np.str_]
+    error_scale: Array
     lead_bucket: int
 
     @classmethod
@@ -88,6 +102,8 @@ class Rows:
             demand_class=np.array(about.column("demand_class").to_pylist(), dtype=np.str_),
             lead=_floats(about, "lead").astype(np.int64),
             actual=_floats(about, "actual"),
+            series_id=np.array(about.column("series_id").to_pylist(), dtype=np.str_),
+            error_scale=_floats(about, "error_scale"),
             lead_bucket=lead_bucket,
         )
 
@@ -108,6 +124,8 @@ class Rows:
             demand_class=self.demand_class[rows],
             lead=self.lead[rows],
             actual=self.actual[rows],
+            series_id=self.series_id[rows],
+            error_scale=self.error_scale[rows],
         )
 
     def thinned(self) -> Rows:
@@ -126,6 +144,8 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         demand_class=np.concatenate([p.demand_class for p in parts]),
         lead=np.concatenate([p.lead for p in parts]),
         actual=np.concatenate([p.actual for p in parts]),
+        series_id=np.concatenate([p.series_id for p in parts]),
+        error_scale=np.concatenate([p.error_scale for p in parts]),
         lead_bucket=parts[0].lead_bucket,
     )
 
@@ -146,6 +166,8 @@ class Ensemble:
         "class:bucket" to one factor a quantile level.
     n_rows
         Rows behind each set of weights.
+    tilts
+        Series to one factor a member on its class's weights.
     """
 
     members: tuple[str, ...]
@@ -153,6 +175,7 @@ class Ensemble:
     weights: dict[str, list[float]] = field(default_factory=dict)
     scales: dict[str, list[float]] = field(default_factory=dict)
     n_rows: dict[str, int] = field(default_factory=dict)
+    tilts: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def equal(self) -> Array:
@@ -164,10 +187,24 @@ class Ensemble:
         for key, index, parent in _segments(rows):
             prior = np.array(self.weights.get(parent, self.equal)) if parent else self.equal
             sample = index[:: -(-len(index) // MAX_ROWS)]
-            found = _simplex_weights(rows.quantiles[:, sample], rows.actual[sample], prior)
+            found = _simplex_weights(
+                rows.quantiles[:, sample],
+                rows.actual[sample],
+                _row_weights(rows.error_scale[sample]),
+                prior,
+            )
             share = _share(len(index), n_horizons)
             self.weights[key] = (share * found + (1 - share) * prior).tolist()
             self.n_rows[key] = len(index)
+
+    def tilt(self, losses: Losses, horizon: int) -> None:
+        """Learn how each series' weights differ from its class's, from what members lost on it."""
+        average = losses.total.mean(axis=1)
+        share = losses.n / (losses.n + horizon)
+        ratio = losses.total / np.where(average > 0, average, 1)[:, None]
+        ratio = np.where(average[:, None] > 0, np.maximum(ratio, LEAST_LOSS), 1.0)
+        factors = (share[:, None] * ratio + 1 - share[:, None]) ** TILT
+        self.tilts = dict(zip(losses.series_id.tolist(), factors.tolist(), strict=True))
 
     def calibrate(self, rows: Rows, n_horizons: float) -> None:
         """Learn the widths from the ensemble's own forecasts (M = 1), not yet scaled, and what happened."""
@@ -181,6 +218,11 @@ class Ensemble:
     def combine(self, rows: Rows) -> Rows:
         """Return the weighted forecasts, not scaled and not rounded; as rows of one member."""
         weights = _look_up(self.weights, rows, self.equal)
+        if self.tilts:
+            names, where = np.unique(rows.series_id, return_inverse=True)
+            alike = [1.0] * len(self.members)
+            weights = weights * np.array([self.tilts.get(str(n), alike) for n in names])[where]
+            weights = weights / weights.sum(axis=1, keepdims=True)
         return replace(
             rows,
             quantiles=np.einsum("rm,mrq->rq", weights, rows.quantiles)[None],
@@ -245,6 +287,27 @@ class Ensemble:
         return cls(**(data | {"members": tuple(data["members"])}))
 
 
+@dataclass(frozen=True)
+class Losses:
+    """Pinball loss of M members on N series over n [N] rows each, summed: total [N, M]."""
+
+    series_id: npt.NDArray[np.str_]
+    total: Array
+    n: IntArray
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[npt.NDArray[np.str_], Array]]) -> Losses:
+        """Add up the losses [M, R] of rows whose series are named [R]."""
+        series_id, where = np.unique(
+            np.concatenate([names for names, _ in parts]), return_inverse=True
+        )
+        losses = np.concatenate([loss for _, loss in parts], axis=1)
+        total: Array = np.stack(
+            [np.bincount(where, loss, len(series_id)).astype(np.float64) for loss in losses], axis=1
+        )
+        return cls(series_id, total, np.bincount(where, minlength=len(series_id)))
+
+
 class Backtest:
     """Walks from the oldest cutoff to the newest: what is learnt for one comes from the older ones alone.
 
@@ -263,6 +326,8 @@ class Backtest:
         self.counts = counts
         self.horizon = horizon
         self._past: list[tuple[int, Rows, Rows]] = []  # cutoff, members, the ensemble's own
+        # The series of every row, its lead and what each member lost on it, by cutoff.
+        self._losses: list[tuple[int, npt.NDArray[np.str_], IntArray, Array]] = []
 
     def ensemble(self, cutoff_t: int) -> Ensemble:
         """Return the ensemble for a cutoff: learnt from targets up to it, equal weights where there are none."""
@@ -277,8 +342,16 @@ class Backtest:
         if members:
             n_horizons = min(len(members), (cutoff_t - first) / self.horizon)
             found.learn(concatenate(members), n_horizons)
+            found.tilt(Losses.of(self._lost(cutoff_t)), self.horizon)
             found.calibrate(concatenate(own), n_horizons)
         return found
+
+    def _lost(self, cutoff_t: int) -> list[tuple[npt.NDArray[np.str_], Array]]:
+        """Return the series of the rows known at a cutoff and what each member lost on them."""
+        return [
+            (series_id[lead <= cutoff_t - t], loss[:, lead <= cutoff_t - t])
+            for t, series_id, lead, loss in self._losses
+        ]
 
     def score(self, cutoff_t: int, rows: Rows) -> tuple[Ensemble, Rows]:
         """Combine the members' forecasts of a cutoff, newer than all before, and remember what came of them."""
@@ -286,6 +359,8 @@ class Backtest:
         combined = found.combine(rows)
         kept = rows.thinned()
         self._past.append((cutoff_t, kept, found.combine(kept)))
+        loss = np.stack([_pinball(q, rows.actual) for q in rows.quantiles])
+        self._losses.append((cutoff_t, rows.series_id, rows.lead, loss))
         return found, combined
 
 
@@ -332,13 +407,29 @@ def _look_up(table: Mapping[str, Sequence[float]], rows: Rows, default: Array) -
     return out
 
 
-def _simplex_weights(quantiles: Array, actual: Array, start: Array) -> Array:
+def _pinball(quantiles: Array, actual: Array) -> Array:
+    """Return the mean pinball loss of each row, [R]."""
+    error = actual[:, None] - quantiles
+    return np.asarray(np.maximum(LEVELS * error, (LEVELS - 1) * error).mean(axis=1))
+
+
+def _row_weights(error_scale: Array) -> Array:
+    """Return what a row's loss counts, [R]: it is measured in units of the series' own error scale."""
+    known = error_scale > 0
+    if not known.any():
+        return np.ones(len(error_scale))
+    scaled = np.where(known, 1 / np.where(known, error_scale, 1), 0)
+    scaled = np.minimum(scaled / scaled.mean(), MOST_WEIGHT)
+    return np.asarray(scaled / scaled.mean())
+
+
+def _simplex_weights(quantiles: Array, actual: Array, importance: Array, start: Array) -> Array:
     """Minimise the mean pinball loss over the simplex by exponentiated gradient (Kivinen & Warmuth 1997).
 
     Parameters
     ----------
     quantiles : array [M, R, Q]
-    actual : array [R]
+    actual, importance : array [R]
     start : array [M]
         Where to begin.
     """
@@ -348,10 +439,10 @@ def _simplex_weights(quantiles: Array, actual: Array, start: Array) -> Array:
     for step in range(STEPS):
         combined = np.tensordot(weights, quantiles, axes=1)  # [R, Q]
         error = actual[:, None] - combined
-        loss = float(np.mean(np.maximum(LEVELS * error, (LEVELS - 1) * error)))
+        loss = float(np.mean(importance * _pinball(combined, actual)))
         if loss < best_loss:
             best, best_loss = weights, loss
-        slope = np.where(error < 0, 1 - LEVELS, -LEVELS) / error.size
+        slope = importance[:, None] * np.where(error < 0, 1 - LEVELS, -LEVELS) / error.size
         gradient = np.array([float(np.sum(slope * member)) for member in quantiles])
         gradient -= gradient.mean()
         # In units of the steepest slope met, so that the unit of demand does not matter.

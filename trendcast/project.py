@@ -47,6 +47,7 @@ class Settings:
     backtest_step: int
     models: tuple[str, ...]
     champion_metric: str
+    champion_margin: float
     seed: int
     train_periods: int
     train_stride: int
@@ -55,6 +56,7 @@ class Settings:
     #: SQL expression of a raw order line's date on the shop's clock, as staging reads it.
     order_date: str
     robust_bound: float | None
+    classical: dict[str, Any]
     lightgbm: dict[str, Any]
     lstm: dict[str, Any]
 

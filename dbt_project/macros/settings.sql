@@ -30,6 +30,7 @@
         'backtest_step': trendcast.positive_integer('backtest_step', step),
         'models': var('models'),
         'champion_metric': trendcast.one_of('champion_metric', ['wql', 'wape']),
+        'champion_margin': trendcast.share('champion_margin'),
         'seed': var('seed'),
         'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
@@ -38,6 +39,7 @@
         'order_date': trendcast.local_date(
             trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
         'robust_bound': var('robust_bound'),
+        'classical': var('classical'),
         'lightgbm': var('lightgbm'),
         'lstm': var('lstm'),
     }) }}
@@ -102,6 +104,16 @@
     {%- if value is not integer or value < 1 -%}
         {{ exceptions.raise_compiler_error(
             "var '" ~ name ~ "' must be a whole number of at least 1; came: " ~ value) }}
+    {%- endif -%}
+    {{ return(value) }}
+{% endmacro %}
+
+{#- A var that is a share: at least 0 and below 1. -#}
+{% macro share(name) %}
+    {%- set value = var(name) -%}
+    {%- if value is not number or value is boolean or value < 0 or value >= 1 -%}
+        {{ exceptions.raise_compiler_error(
+            "var '" ~ name ~ "' must be a number of at least 0 and below 1; came: " ~ value) }}
     {%- endif -%}
     {{ return(value) }}
 {% endmacro %}

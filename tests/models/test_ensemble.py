@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trendcast.ensemble import LEVELS, Backtest, Ensemble, Rows, _simplex_weights, concatenate
+from trendcast.ensemble import (
+    LEVELS,
+    Backtest,
+    Ensemble,
+    Rows,
+    _pinball,
+    _row_weights,
+    _simplex_weights,
+    concatenate,
+)
 from trendcast.errors import ArtifactError
 from trendcast.models.base import QUANTILES
 
@@ -33,6 +42,8 @@ def rows_of(
         demand_class=np.repeat(CLASSES[np.arange(n_series) % 2], HORIZON),
         lead=np.tile(np.arange(1, HORIZON + 1), n_series),
         actual=actual,
+        series_id=np.repeat([f"s{i:03}" for i in range(n_series)], HORIZON),
+        error_scale=np.full(n, 4.0),
         lead_bucket=BUCKET,
     )
 
@@ -87,7 +98,7 @@ def test_the_descent_finds_the_best_of_a_grid(widths: tuple[float, float]) -> No
 
     grid = np.linspace(0, 1, 101)
     losses = [loss(share) for share in grid]
-    found = _simplex_weights(rows.quantiles, rows.actual, np.array([0.5, 0.5]))
+    found = _simplex_weights(rows.quantiles, rows.actual, np.ones(len(rows)), np.array([0.5, 0.5]))
     assert loss(found[0]) < min(losses) * 1.001
 
 
@@ -230,3 +241,39 @@ def test_a_stored_ensemble_is_the_same(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
     with pytest.raises(ArtifactError, match="Train again"):
         Ensemble.load(tmp_path)
+
+
+def test_a_series_leans_to_the_member_that_suits_it() -> None:
+    rng = np.random.default_rng(6)
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON)
+    for fold in range(4):
+        rows = rows_of(rng, 40, (1.0, 1.0))
+        # Of half the series one member knows nothing, of the other half the other.
+        odd = np.array([int(name[1:]) % 2 for name in rows.series_id])
+        for member in (0, 1):
+            rows.quantiles[member, odd == member] += 20
+        walk.score(100 + fold * HORIZON, rows)
+    found = walk.ensemble(100 + 4 * HORIZON)
+    assert found.tilts["s000"][1] > 5 * found.tilts["s000"][0]
+    assert found.tilts["s001"][0] > 5 * found.tilts["s001"][1]
+    new = dataclasses.replace(rows, series_id=np.full(len(rows), "new"))
+    ours, theirs = (
+        _pinball(found.combine(r).quantiles[0], rows.actual).mean() for r in (rows, new)
+    )
+    assert ours < 0.7 * theirs
+
+
+def test_a_series_with_one_row_hardly_leans() -> None:
+    rows = rows_of(np.random.default_rng(6), 2, (0.1, 9.0))
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON)
+    walk.score(100, rows.take(np.array([0])))
+    (tilt,) = walk.ensemble(100 + HORIZON).tilts.values()
+    assert 1 / 3 < tilt[0] / tilt[1] < 3
+
+
+def test_small_series_count_in_their_own_unit() -> None:
+    scale = np.array([100.0, 1.0, np.nan, 0.0])
+    large, small, unknown, none = _row_weights(scale)
+    assert large == pytest.approx(small / 100)
+    assert unknown == none == 0
+    assert _row_weights(np.full(3, np.nan)) == pytest.approx(1)

@@ -21,6 +21,7 @@ ENSEMBLE = "ensemble"
 
 _CLASSES = {
     "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
+    "classical": "trendcast.models.classical:Classical",
     "ridge": "trendcast.models.ridge:Ridge",
     "lightgbm": "trendcast.models.lightgbm:LightGBM",
     "lstm": "trendcast.models.panel_model:LSTM",

@@ -1,4 +1,6 @@
--- One row per demand class and model of the latest backtest, ranked; rank 1 serves the class.
+-- One row per demand class and model of the latest backtest, ranked; rank 1 serves the class. The ensemble does unless
+-- another model's loss is lower by the var `champion_margin`.
+{%- set settings = trendcast.settings() %}
 with measured as (
 
     select
@@ -21,7 +23,12 @@ select
     cast(row_number() over (
         partition by demand_class
         order by
-            cast(coalesce({{ trendcast.settings().champion_metric }}, 0) as decimal(38, 9)),
+            cast(
+                coalesce({{ settings.champion_metric }}, 0)
+                -- One model's luck in a few folds is no reason to give up what averaging is worth.
+                * case when model = 'ensemble' then {{ 1 - settings.champion_margin }} else 1 end
+                as decimal(38, 9)
+            ),
             case when model = 'seasonal_naive' then 0 else 1 end,
             model
     ) as integer) as champion_rank
