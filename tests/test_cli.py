@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from tests.conftest import REPO, Shop
-from trendcast import __version__, pipeline
+from trendcast import __version__, cli, pipeline
 from trendcast.cli import app
 from trendcast.dbt import Dbt
 from trendcast.pipeline import Workspace
@@ -366,3 +368,16 @@ def test_checks_print_findings_as_they_are(capsys: pytest.CaptureFixture[str]) -
         [{"check": "orders", "status": "fail", "found": "[bold] is no column", "remedy": "[/mend]"}]
     )
     assert capsys.readouterr().out == "fail orders: [bold] is no column\n       [/mend]\n"
+
+
+def test_a_full_refresh_is_passed_on(monkeypatch):
+    asked = {}
+    workspace = SimpleNamespace(models=lambda names: None)
+    monkeypatch.setattr(cli, "_open", lambda *args: workspace)
+    monkeypatch.setattr(cli, "_print", lambda *args: None)
+    monkeypatch.setattr(pipeline, "check_selection", lambda *args: None)
+    monkeypatch.setattr(pipeline, "run", lambda workspace, **options: asked.update(options))
+    for arguments, expected in ([], False), (["--full-refresh"], True):
+        result = CliRunner().invoke(cli.app, ["run", *arguments])
+        assert result.exit_code == 0, result.output
+        assert asked["full_refresh"] is expected

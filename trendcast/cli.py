@@ -121,6 +121,9 @@ def run(
     backtest: Annotated[
         bool, typer.Option(help="Score the models first, to choose the champion.")
     ] = True,
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Build every row of the panel anew.")
+    ] = False,
     project_dir: ProjectDir = None,
     profiles_dir: ProfilesDir = None,
     target: Target = None,
@@ -134,7 +137,13 @@ def run(
     workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
     workspace.models(models)
     pipeline.check_selection(workspace, select or [])
-    summary = pipeline.run(workspace, models=models, select=select or [], with_backtest=backtest)
+    summary = pipeline.run(
+        workspace,
+        models=models,
+        select=select or [],
+        with_backtest=backtest,
+        full_refresh=full_refresh,
+    )
     _print(summary, as_json, _summary)
 
 

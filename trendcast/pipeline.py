@@ -129,8 +129,12 @@ def run(
     models: Sequence[str] | None = None,
     select: Sequence[str] = (),
     with_backtest: bool = True,
+    full_refresh: bool = False,
 ) -> dict[str, Any]:
     """Build features, backtest, train, forecast, commit, and build the marts on the result.
+
+    Rows of the panel that earlier runs built are kept, unless their SQL or settings were others or ``full_refresh``
+    asks for all of them anew.
 
     Returns
     -------
@@ -139,7 +143,7 @@ def run(
     """
     names = workspace.models(models)
     with _run(workspace, "run", names) as (current, progress):
-        anew = _was_made_with_other_sql(workspace)
+        anew = full_refresh or _was_made_with_other_sql(workspace)
         _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
         with _features(workspace, current, folds=with_backtest) as features:
             combined = None
