@@ -51,6 +51,7 @@ class Settings:
     seed: int
     train_periods: int
     train_stride: int
+    train_rows: int
     order_columns: dict[str, str]
     order_timezone: str | None
     #: SQL expression of a raw order line's date on the shop's clock, as staging reads it.

@@ -34,6 +34,7 @@
         'seed': var('seed'),
         'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
+        'train_rows': trendcast.positive_integer('train_rows', var('train_rows')),
         'order_columns': var('order_columns'),
         'order_timezone': var('order_timezone'),
         'order_date': trendcast.local_date(

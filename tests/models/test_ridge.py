@@ -33,7 +33,13 @@ class FakeProject:
     """Only what a model asks of a project."""
 
     settings = SimpleNamespace(
-        horizon=HORIZON, lead_bucket=BUCKET, train_periods=150, train_stride=2, seed=1
+        horizon=HORIZON,
+        lead_bucket=BUCKET,
+        season_length=7,
+        train_periods=150,
+        train_stride=2,
+        train_rows=10**6,
+        seed=1,
     )
     columns = COLUMNS
     design_columns = COLUMNS
@@ -153,6 +159,22 @@ def test_coefficients_equal_weighted_ridge_in_numpy(
         np.testing.assert_allclose(np.array(bucket.coefficients)[kept], expected, atol=2e-4)
         assert bucket.dropped == [False, False, False, False, True, True]
         assert np.array(bucket.coefficients)[[4, 5]].tolist() == [0, 0]
+
+
+def test_a_large_panel_is_thinned_evenly(
+    arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = features_on(arrays)
+    features.__dict__["n_series"] = 12
+    monkeypatch.setattr(FakeProject.settings, "train_rows", 12 * 76 * HORIZON // 10)
+    where, parameters = ridge._training_rows(features, LAST_T - 1)
+    # A tenth is wanted; 11 is the next number without a factor in common with twice the stride and the season.
+    assert parameters[-1] == 11
+    for part, values in ("lead", HORIZON), ("target_t % 7", 7), ("cutoff_t % 7", 7):
+        sql = f"select count(*) as n from ftr_design where {where} group by {part}"
+        counts = features.query(sql, parameters).column("n").to_pylist()
+        assert len(counts) == values
+        assert max(counts) <= 2 * min(counts)
 
 
 def test_recovers_the_rule_behind_the_data(fitted: ridge.Ridge) -> None:

@@ -16,6 +16,7 @@ last bit. At the scale of the columns (around one) the rounding is below any sta
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -310,12 +311,22 @@ def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
 
 
 def _training_rows(features: Features, end_t: int) -> tuple[str, list[int]]:
-    """Condition on the design matrix (with its parameters): sampled cutoffs, targets up to ``end_t``."""
+    """Condition on the design matrix (with its parameters): sampled cutoffs, targets up to ``end_t``.
+
+    Of a large panel only every so many-th pair of cutoff and lead is used, so that time does not grow with it.
+    """
     settings = features.settings
+    stride, season = settings.train_stride, settings.season_length
     first = max(features.first_t, end_t - settings.train_periods)
+    n_rows = features.n_series * ((end_t - first) // stride + 1) * settings.horizon
+    every = -(-n_rows // settings.train_rows)
+    # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
+    while every > 1 and math.gcd(every, 2 * stride * season) > 1:
+        every += 1
     return (
-        "target is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0",
-        [end_t, first, end_t, settings.train_stride],
+        "target is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0 "
+        "and mod(cutoff_t + 2 * lead, ?) = 0",
+        [end_t, first, end_t, stride, every],
     )
 
 
