@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FEATURES = ("+tag:trendcast_features",)
 BEFORE_LEDGER = (*FEATURES, "tag:trendcast_ledger")
 FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
+SERVER = "trendcast.dbt_server"
 # How the macros of dbt_project/macros/settings.sql refuse a var.
 _WRONG_VAR = re.compile(r"var '\w+' must be ")
 
@@ -169,7 +170,7 @@ class _Server:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trendcast.dbt_server"],
+            [sys.executable, "-m", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
