@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from trendcast.dbt import Dbt
+from trendcast import cli
+from trendcast import dbt as dbt_module
+from trendcast.dbt import FEATURES, Dbt
 from trendcast.project import Project
 
 REPO = Path(__file__).resolve().parent.parent
@@ -52,10 +56,13 @@ class Shop:
         Holds the warehouse, the model files and what dbt writes.
     vars
         dbt vars of every command.
+    project_dir
+        The dbt project.
     """
 
     folder: Path
     vars: dict[str, Any] = field(default_factory=dict)
+    project_dir: Path = REPO / "dbt_project"
 
     @property
     def path(self) -> Path:
@@ -79,14 +86,38 @@ class Shop:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRENDCAST_", "DBT_"))}
         return kept | ours
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have this process work on the shop: its environment, and its folder, for the warehouse's path is relative."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in set(os.environ) - set(self.environment):
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            yield
+
     def command(self, *args: str) -> list[str]:
         """Return the command line of ``trendcast <args>`` on this shop; later options win."""
-        at = ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
+        at = ["--project-dir", str(self.project_dir), "--profiles-dir", str(REPO / "profiles")]
         with_vars = ["--vars", json.dumps(self.vars)] if self.vars else []
         return [sys.executable, "-m", "trendcast", args[0], *at, *with_vars, *args[1:]]
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run ``trendcast <args>``, whatever it exits with."""
+        """Run ``trendcast <args>`` in this process, which has imported everything; whatever it exits with."""
+        command, code = self.command(*args), 0
+        told, complained = io.StringIO(), io.StringIO()
+        with self.entered(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", command[2:])
+            try:
+                with redirect_stdout(told), redirect_stderr(complained):
+                    cli.main()
+            except SystemExit as left:
+                code = int(left.code or 0)
+        return subprocess.CompletedProcess(command, code, told.getvalue(), complained.getvalue())
+
+    def run_apart(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run ``trendcast <args>`` as a user does, in a process of its own."""
         return subprocess.run(
             self.command(*args),
             env=self.environment,
@@ -102,6 +133,21 @@ class Shop:
         done = self.run(*args, "--json")
         assert done.returncode == 0, done.stderr or done.stdout
         return json.loads(done.stdout)
+
+    def build(self, *select: str, **how: Any) -> None:
+        """Build the features, or what is selected, with dbt."""
+        with self.entered():
+            self._dbt.build(select or FEATURES, **how)
+
+    def compiled(self, *select: str) -> Path:
+        """Have dbt render the features' SQL, or what is selected, and return the folder of the models."""
+        with self.entered():
+            self._dbt.compile(select or FEATURES)
+        return self.folder / "target" / "compiled" / "trendcast" / "models"
+
+    @property
+    def _dbt(self) -> Dbt:
+        return Dbt(self.project_dir, REPO / "profiles", vars=self.vars)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a query."""
@@ -147,6 +193,36 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def pytest_configure() -> None:
+    """Have dbt served by a process that has read the project's macros, but for trendcast in a process of its own."""
+    dbt_module.SERVER = "tests.dbt_server"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that is all about the demo and end with those that look at it too, for its run takes long."""
+    about: dict[Path, list[bool]] = {}
+    for item in items:
+        about.setdefault(item.path, []).append("demo_run" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: 0 if all(about[item.path]) else 1 + any(about[item.path]))
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Shop]) -> Shop:
+    """Return a copy of a shop that the first process of the session to need it has made."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    kept, copy = base / name, tmp_path_factory.mktemp(name) / "copy"
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            made = make()
+            (made.folder / "vars.json").write_text(json.dumps(made.vars))
+            made.folder.rename(kept)
+    shutil.copytree(kept, copy)
+    return Shop(copy, json.loads((copy / "vars.json").read_text()))
 
 
 @pytest.fixture(scope="session")
@@ -203,31 +279,41 @@ def project(manifest: dict[str, Any]) -> Project:
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The demo shop after one real `trendcast run` with small models; read it, and leave it as it is."""
-    shop = Shop(tmp_path_factory.mktemp("demo"), {"lstm": SMALL_LSTM, "lightgbm": SMALL_LIGHTGBM})
-    done = shop.run("run")
-    assert done.returncode == 0, done.stderr or done.stdout
-    return shop
+
+    def make() -> Shop:
+        shop = Shop(
+            tmp_path_factory.mktemp("demo"), {"lstm": SMALL_LSTM, "lightgbm": SMALL_LIGHTGBM}
+        )
+        done = shop.run_apart("run")
+        assert done.returncode == 0, done.stderr or done.stdout
+        return shop
+
+    return shared(tmp_path_factory, "demo_run", make)
 
 
 @pytest.fixture(scope="session")
-def small_run(make_shop: Callable[..., Shop]) -> Shop:
+def small_run(tmp_path_factory: pytest.TempPathFactory, make_shop: Callable[..., Shop]) -> Shop:
     """A shop of one series, its only store, after `trendcast run` of a regression; copy it to change it."""
-    days = [dt.datetime(2026, 1, 1, 12) + dt.timedelta(days=i) for i in range(80)]
-    lines = [
-        {
-            "order_id": str(i),
-            "product_id": "tea",
-            "location_id": "only",
-            "ordered_at": day,
-            "quantity": 1 + i * i % 5,
-        }
-        for i, day in enumerate(days)
-    ]
-    lines.append(lines[-1] | {"order_id": "nowhere", "location_id": None})
-    shop = make_shop(lines, series_key=["location_id"], models=["ridge"])
-    done = shop.run("run")
-    assert done.returncode == 0, done.stderr or done.stdout
-    return shop
+
+    def make() -> Shop:
+        days = [dt.datetime(2026, 1, 1, 12) + dt.timedelta(days=i) for i in range(80)]
+        lines = [
+            {
+                "order_id": str(i),
+                "product_id": "tea",
+                "location_id": "only",
+                "ordered_at": day,
+                "quantity": 1 + i * i % 5,
+            }
+            for i, day in enumerate(days)
+        ]
+        lines.append(lines[-1] | {"order_id": "nowhere", "location_id": None})
+        shop = make_shop(lines, series_key=["location_id"], models=["ridge"])
+        done = shop.run("run")
+        assert done.returncode == 0, done.stderr or done.stdout
+        return shop
+
+    return shared(tmp_path_factory, "small_run", make)
 
 
 @pytest.fixture

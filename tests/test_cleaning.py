@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import random
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,33 +19,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ORDER_COLUMNS, REPO, Shop
+from tests.conftest import ORDER_COLUMNS, Shop
 from tests.test_leakage import audited
 from trendcast.dbt import Dbt
 from trendcast.errors import UsageError
 
 FIRST = dt.date(2026, 1, 1)
 N_DAYS = 90
-
-
-BUILDABLE = ["--indirect-selection", "buildable", "--exclude-resource-type", "unit_test"]
-
-
-def dbt(shop: Shop, command: str, *select: str, **vars: Any) -> str:
-    """Run a dbt command on a shop, which must succeed, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", command, "--select", *select]
-        + (BUILDABLE if command == "build" else [])
-        + ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
-        + ["--vars", json.dumps(shop.vars | vars)],
-        env=shop.environment,
-        cwd=shop.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 # --- A shop with some of everything ---
@@ -119,7 +96,7 @@ def mixed(make_shop: Callable[..., Shop]) -> Shop:
     random.Random(5).shuffle(lines)
     shop = make_shop(lines, **POLICIES)
     shop.write("rates", RATES)
-    dbt(shop, "build", "+int_sales", "int_order_lines_rejected")
+    shop.build("+int_sales", "int_order_lines_rejected")
     return shop
 
 
@@ -172,7 +149,8 @@ def test_what_was_known_at_a_cut_stays(mixed: Shop, copied: Callable[[Shop], Sho
     shop.write("order_lines", [*shop.query("select * from raw.order_lines"), late])
     # The days, and the weeks that were over.
     for grain, n_known in (("day", 8), ("week", 1)):
-        dbt(shop, "run", "+int_sales", grain=grain)
+        shop.vars = mixed.vars | {"grain": grain}
+        shop.build("+int_sales", tests=False)
         lines = shop.query(
             "select * exclude (built_at, built_with) from analytics_trendcast.int_order_lines_checked "
             f"where order_date <= '{cut}' order by all"
@@ -180,7 +158,8 @@ def test_what_was_known_at_a_cut_stays(mixed: Shop, copied: Callable[[Shop], Sho
         later = shop.query(
             "select * exclude (built_at, built_with) from analytics_trendcast.int_sales order by t"
         )
-        dbt(shop, "run", "+int_sales", grain=grain, as_of=str(cut), cutoff=str(cut))
+        shop.vars |= {"as_of": str(cut), "cutoff": str(cut)}
+        shop.build("+int_sales", tests=False)
         known = shop.query(
             "select * exclude (built_at, built_with) from analytics_trendcast.int_sales order by t"
         )
@@ -194,8 +173,8 @@ def test_what_was_known_at_a_cut_stays(mixed: Shop, copied: Callable[[Shop], Sho
 
 
 @pytest.mark.slow
-def test_the_audit_finds_no_leak(mixed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = audited(mixed, REPO / "dbt_project", monkeypatch)
+def test_the_audit_finds_no_leak(mixed: Shop) -> None:
+    found = audited(mixed)
     assert [row for row in found if row["differing"]] == []
 
 
@@ -213,8 +192,7 @@ def compiled(make_shop: Callable[..., Shop]) -> Callable[[str], str]:
         currency="EUR",
         robust_bound_lines=2,
     )
-    dbt(shop, "compile", "+int_sales")
-    folder = shop.folder / "target" / "compiled" / "trendcast" / "models"
+    folder = shop.compiled("+int_sales")
 
     def sql(model: str) -> str:
         (path,) = folder.rglob(f"{model}.sql")

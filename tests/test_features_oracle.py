@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.conftest import REPO, Shop
-from trendcast.dbt import FEATURES, Dbt
 
 SHORT, MEDIUM, LONG, SEASON = 3, 8, 15, 7
 FIRST_T, CUTOFF_T = 19723, 19792  # 2024-01-01 and ten weeks less a day later
@@ -256,14 +255,9 @@ def demand_class(age: int, long: list[float], selling: list[float]) -> str:
 Run = Callable[[dict[str, list[Sale]]], pd.DataFrame]
 
 
-def compiled(shop: Shop, project_dir: Path) -> dict[str, str]:
+def compiled(shop: Shop) -> dict[str, str]:
     """Return the SQL of the models under test, reading tables by their bare names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(shop.folder)  # the warehouse is named by a relative path
-        for name, value in shop.environment.items():
-            patch.setenv(name, value)
-        Dbt(project_dir, REPO / "profiles", vars=shop.vars).compile(FEATURES)
-    folder = shop.folder / "target" / "compiled" / "trendcast" / "models"
+    folder = shop.compiled()
     text = {name: (folder / kind / f"{name}.sql").read_text() for name, kind in MODELS.items()}
     return {name: re.sub(r'"shop"\."\w+"\.', "", sql) for name, sql in text.items()}
 
@@ -319,7 +313,7 @@ def variant(
     shop = make_shop(
         [line | {"ordered_at": f"2024-01-{d:02}"} for d in range(1, 31)], **WINDOWS, **vars
     )
-    yield vars, runner(compiled(shop, REPO / "dbt_project"))
+    yield vars, runner(compiled(shop))
 
 
 def assert_equal(got: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -360,7 +354,8 @@ def test_the_plain_windows_give_the_same(make_shop: Callable[..., Shop], tmp_pat
     macro.write_text(text)
     line = {"order_id": "o", "product_id": "p", "ordered_at": "2024-01-01", "quantity": 1}
     shop = make_shop([line | {"ordered_at": f"2024-01-{d:02}"} for d in range(1, 31)], **WINDOWS)
-    sql = compiled(shop, folder)
+    shop.project_dir = folder
+    sql = compiled(shop)
     assert "over ()" not in sql["ftr_history"]
     run = runner(sql)
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPO, Shop
-from trendcast.dbt import FEATURES, Dbt
 
 KEPT = ("int_order_lines_checked", "int_sales", "int_sales_filled", "ftr_history")
 COMPARED = (
@@ -85,15 +84,6 @@ def append(shop: Shop, lines: list[dict[str, Any]]) -> None:
         connection.executemany(f"insert into raw.order_lines ({names}) values ({marks})", values)
 
 
-def build(shop: Shop, *select: str, full: bool = False) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(shop.folder)  # the warehouse is named by a relative path
-        for name, value in shop.environment.items():
-            patch.setenv(name, value)
-        dbt = Dbt(REPO / "dbt_project", REPO / "profiles", vars=shop.vars)
-        dbt.build(select or FEATURES, tests=False, full_refresh=full)
-
-
 def tables(shop: Shop) -> dict[str, list[dict[str, Any]]]:
     """Rows of every table, without what tells builds apart."""
     out = {}
@@ -122,7 +112,7 @@ def rebuilt(shop: Shop, name: str) -> tuple[int, int]:
 def assert_as_full(shop: Shop, fresh: Callable[[Shop], Shop]) -> None:
     """Compare with a full build of the same order lines, which must have something to compare."""
     full = fresh(shop)
-    build(full, full=True)
+    full.build(tests=False, full_refresh=True)
     got, expected = tables(shop), tables(full)
     for name in COMPARED:
         assert expected[name], name
@@ -152,7 +142,7 @@ def built(make_shop: Callable[..., Shop]) -> Shop:
     """The shop after its first build; copy it to change it."""
     products = [{"product_id": f"p{k}", "category": f"cat{k % 2}"} for k in range(10)]
     shop = make_shop(history(), products, **VARS)
-    build(shop)
+    shop.build(tests=False)
     return shop
 
 
@@ -163,7 +153,7 @@ def test_loads_one_after_another_give_what_a_full_build_gives(
     shop = fresh(built)
     for load in LOADS:
         append(shop, load)
-        build(shop)
+        shop.build(tests=False)
         assert_as_full(shop, fresh)
         made, every = rebuilt(shop, "ftr_history")
         assert 0 < made < every
@@ -180,7 +170,7 @@ def test_a_new_day_makes_a_row_a_series(built: Shop, fresh: Callable[[Shop], Sho
     shop = fresh(built)
     # Lines of the last days are read again, so only a load after a pause touches nothing but itself.
     append(shop, [line("n", f"p{k}", 146) for k in range(3)])
-    build(shop)
+    shop.build(tests=False)
     made, every = rebuilt(shop, "ftr_history")
     assert every - made > 400
     n_series = shop.query("select count(*) as n from analytics_trendcast.int_series")[0]["n"]
@@ -193,10 +183,10 @@ def test_a_build_that_died_half_way_is_caught_up(
 ) -> None:
     shop = fresh(built)
     append(shop, LOADS[0])
-    build(shop, "+int_sales")
+    shop.build("+int_sales", tests=False)
     append(shop, LOADS[1])
-    build(shop, "+int_sales_filled")
-    build(shop)
+    shop.build("+int_sales_filled", tests=False)
+    shop.build(tests=False)
     assert_as_full(shop, fresh)
 
 
@@ -216,12 +206,12 @@ def test_what_no_load_tells_begins_anew(built: Shop, fresh: Callable[[Shop], Sho
         shop = fresh(built)
         with duckdb.connect(shop.path) as connection:
             connection.execute(sql)
-        build(shop)
+        shop.build(tests=False)
         assert rebuilt(shop, "ftr_history")[0] == rebuilt(shop, "ftr_history")[1], sql
         assert_as_full(shop, fresh)
     for vars in ({"windows": [2, 5, 9]}, {"features": {"ewm": False}}, {"cutoff": "2025-03-31"}):
         shop = fresh(replace(built, vars=built.vars | vars))
-        build(shop)
+        shop.build(tests=False)
         assert_as_full(shop, fresh)
 
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import REPO, Shop
-from trendcast.dbt import FEATURES, Dbt
+from tests.conftest import Shop
 from trendcast.errors import DbtError
 
 FIRST, LAST, HORIZON = dt.date(2023, 12, 20), dt.date(2024, 2, 14), 7
@@ -36,17 +35,6 @@ def sold(product: str, first: dt.date = FIRST, store: str = "s") -> list[dict[st
     """Return an order line on the product's first day and one on the last day of all."""
     line = {"product_id": product, "location_id": store, "quantity": 2.0}
     return [line | {"order_id": f"{product}{store}{d}", "ordered_at": d} for d in (first, LAST)]
-
-
-def build(shop: Shop, models: str | None = None) -> None:
-    """Build the features, or the models named, in the shop's warehouse."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(shop.folder)  # the warehouse is named by a relative path
-        for name, value in shop.environment.items():
-            patch.setenv(name, value)
-        Dbt(REPO / "dbt_project", REPO / "profiles", vars=shop.vars).build(
-            models.split() if models else FEATURES
-        )
 
 
 def rows(shop: Shop, model: str, order: str = "t") -> list[dict[str, Any]]:
@@ -136,7 +124,7 @@ def shop(make_shop: Callable[..., Shop]) -> Shop:
     made.write("prices", prices())
     made.write("reviews", reviews())
     made.write("inventory", stock())
-    build(made)
+    made.build()
     return made
 
 
@@ -272,7 +260,7 @@ def test_reviews_and_stock_do_not_know_the_future(
     }
     past = copied(shop)
     past.vars |= {"as_of": str(cut), "cutoff": str(cut)}
-    build(past, "+int_reviews +int_stock")
+    past.build("+int_reviews", "+int_stock")
     assert past.query("select max(reviewed_at) as last from analytics_trendcast.stg_reviews") == [
         {"last": dt.datetime(2024, 1, 5, 23)}
     ]
@@ -314,7 +302,7 @@ def test_any_plan_and_any_events(
         {"date": dt.date(1999, 1, 1), "name": "e"}
     ]
     shop.write("events", table)
-    build(shop, "+ftr_known")
+    shop.build("+ftr_known")
     for row in rows(shop, "ftr_calendar"):
         for column, value in expected_calendar(row["ds"], named).items():
             assert row[column] == pytest.approx(value, abs=1e-12), (row["ds"], column)
@@ -341,7 +329,7 @@ def test_other_grains(make_shop: Callable[..., Shop], grain: str) -> None:
         for d in (first, last)
     ]
     shop = make_shop(lines, grain=grain, horizon=2, holiday_country="DE", holiday_subdivision="BY")
-    build(shop, "+ftr_calendar")
+    shop.build("+ftr_calendar")
     named = set(holidays.country_holidays("DE", subdiv="BY", years=range(2021, 2026)))
     second_year = dt.date(2024, 1, 12)
     found = rows(shop, "ftr_calendar")
@@ -389,7 +377,7 @@ def test_an_unknown_country_is_refused(
 ) -> None:
     shop = make_shop(sold("tea"), **vars)
     with pytest.raises(DbtError) as error:
-        build(shop, "+int_holidays")
+        shop.build("+int_holidays")
     for text in said:
         assert text in str(error.value)
 
@@ -397,7 +385,7 @@ def test_an_unknown_country_is_refused(
 def test_a_shop_without_optional_sources(make_shop: Callable[..., Shop]) -> None:
     """No holidays, no plan, nothing counted: typed empty tables, and columns that say so."""
     shop = make_shop(sold("tea"), holiday_country=None)
-    build(shop)
+    shop.build()
     for model in ("int_holidays", "int_promotions", "int_prices", "int_reviews", "int_stock"):
         assert rows(shop, model, "1") == []
     assert {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,16 @@ from trendcast.audit import AS_LOADED, COMPARED, audit
 from trendcast.pipeline import Workspace
 
 
-def audited(
-    shop: Shop, project_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, object]]:
-    for name, value in shop.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(shop.folder)  # the warehouse is named by a relative path
-    workspace = Workspace.open(
-        project_dir=project_dir, profiles_dir=REPO / "profiles", vars=shop.vars
-    )
-    return audit(workspace, cuts=1, seed=3)
+def audited(shop: Shop) -> list[dict[str, object]]:
+    with shop.entered():
+        workspace = Workspace.open(
+            project_dir=shop.project_dir, profiles_dir=REPO / "profiles", vars=shop.vars
+        )
+        return audit(workspace, cuts=1, seed=3)
 
 
-def test_no_row_known_at_a_cut_depends_on_what_follows(
-    demo_run: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = audited(demo_run, REPO / "dbt_project", monkeypatch)
+def test_no_row_known_at_a_cut_depends_on_what_follows(demo_run: Shop) -> None:
+    found = audited(demo_run)
     assert {(row["variant"], row["model"]) for row in found} == {
         (variant, model) for variant in ("cut off", "absurd future") for model in COMPARED
     }
@@ -37,9 +32,7 @@ def test_no_row_known_at_a_cut_depends_on_what_follows(
     assert [row for row in found if row["differing"]] == []
 
 
-def test_text_columns_and_refused_lines_can_be_audited(
-    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_columns_and_refused_lines_can_be_audited(make_shop: Callable[..., Shop]) -> None:
     """What cleaning refuses in one build it refuses in all; a line above the limit is no leak."""
     lines = [
         {
@@ -54,14 +47,12 @@ def test_text_columns_and_refused_lines_can_be_audited(
     lines += [lines[9] | {"order_id": "b", "quantity": "many"}]
     lines += [lines[9] | {"order_id": "c", "ordered_at": "soon"}]
     shop = make_shop(lines)
-    found = audited(shop, REPO / "dbt_project", monkeypatch)
+    found = audited(shop)
     assert len(found) == 2 * len(COMPARED)
     assert [row for row in found if row["differing"]] == []
 
 
-def test_what_had_been_loaded_at_a_cut_gives_the_same(
-    make_shop: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_had_been_loaded_at_a_cut_gives_the_same(make_shop: Callable[..., Shop]) -> None:
     """A line that came late changes the history of its own series alone."""
     first = dt.datetime(2025, 1, 1, 9)
     lines = [
@@ -77,7 +68,7 @@ def test_what_had_been_loaded_at_a_cut_gives_the_same(
         for product in ("on time", "late")
         for day in range(84)
     ]
-    found = audited(make_shop(lines), REPO / "dbt_project", monkeypatch)
+    found = audited(make_shop(lines))
     loaded = {row["model"]: row for row in found if row["variant"] == AS_LOADED}
     assert set(loaded) == {"int_sales_filled", "ftr_history", "ftr_known", "ftr_static"}
     assert loaded["ftr_static"]["compared"] == 1
@@ -85,9 +76,7 @@ def test_what_had_been_loaded_at_a_cut_gives_the_same(
 
 
 @pytest.mark.slow
-def test_a_frame_that_sees_one_row_ahead_is_caught(
-    demo_run: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frame_that_sees_one_row_ahead_is_caught(demo_run: Shop, tmp_path: Path) -> None:
     """Test the test: with leaking windows in the macros, the audit must name the columns."""
     leaking = tmp_path / "dbt_project"
     shutil.copytree(REPO / "dbt_project", leaking, ignore=shutil.ignore_patterns("target", "logs"))
@@ -101,7 +90,7 @@ def test_a_frame_that_sees_one_row_ahead_is_caught(
         assert ours in text
         text = text.replace(ours, leak)
     macro.write_text(text)
-    found = audited(demo_run, leaking, monkeypatch)
+    found = audited(replace(demo_run, project_dir=leaking))
     by_model = {row["model"]: row for row in found if row["variant"] == "absurd future"}
     assert by_model["ftr_history"]["differing"] > 0
     framed, laddered = {"season_error_sum"}, {"mean_short", "std_medium", "lag_1"}

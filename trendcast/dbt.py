@@ -1,17 +1,19 @@
-"""Runs dbt as a subprocess, so that no connection or lock is left behind."""
+"""Runs dbt in processes of its own, so that no connection or lock is left behind."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trendcast.dbt_server import END
 from trendcast.errors import DbtError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 FEATURES = ("+tag:trendcast_features",)
 BEFORE_LEDGER = (*FEATURES, "tag:trendcast_ledger")
 FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
+SERVER = "trendcast.dbt_server"
 # How the macros of dbt_project/macros/settings.sql refuse a var.
 _WRONG_VAR = re.compile(r"var '\w+' must be ")
 
@@ -114,7 +117,7 @@ class Dbt:
     def _run(
         self, arguments: Sequence[str], *, progress: Callable[[str], None] | None = None
     ) -> str:
-        command = [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", *arguments]
+        command = ["--no-use-colors", *arguments]
         command += [
             "--project-dir",
             str(self.project_dir),
@@ -128,24 +131,17 @@ class Dbt:
         if self.target_path:
             command += ["--target-path", str(self.target_path)]
             command += ["--log-path", str(self.target_path / "logs")]
-        environment = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
         results = self.artifacts_dir / "run_results.json"
         before = results.stat().st_mtime_ns if results.exists() else 0
         lines: list[str] = []
-        with subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line.rstrip("\n"))
-                if progress:
-                    progress(line.rstrip())
-        if process.returncode:
+
+        def tell(line: str) -> None:
+            lines.append(line)
+            if progress:
+                progress(line.rstrip())
+
+        returncode = _server().run(command, tell)
+        if returncode:
             ran = results.exists() and results.stat().st_mtime_ns != before
             raise self._failure(lines, self._results() if ran else [])
         return "\n".join(lines)
@@ -169,11 +165,63 @@ class Dbt:
         return DbtError(f"dbt could not run:\n{detail.strip()}")
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end dbt when trendcast is killed, so that no orphan holds the warehouse (Linux)."""
-    import ctypes
+class _Server:
+    """A process that has dbt imported and runs one command after the other, see `trendcast.dbt_server`."""
 
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._owner = os.getpid()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is up, and not that of the process this one was forked from."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def run(self, arguments: Sequence[str], tell: Callable[[str], None]) -> int:
+        """Run dbt as if it were started here and now, tell each line it prints, and return its exit code."""
+        environment = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+        request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        ended = False
+        try:
+            print(json.dumps(request), file=process.stdin, flush=True)
+            for line in process.stdout:
+                text, end, code = line.rstrip("\n").partition(END)
+                if text or not end:
+                    tell(text)
+                if end:
+                    ended = True
+                    return int(code)
+        finally:
+            if not ended:
+                # It ended with its command; or we were interrupted, and wait until dbt has let go of the warehouse.
+                process.__exit__(None, None, None)
+        return process.returncode
+
+    def stop(self) -> None:
+        """End it, between two commands."""
+        if self.serves:
+            self._process.kill()
+            self._process.wait()
+
+
+_this_thread = threading.local()
+
+
+def _server() -> _Server:
+    """Return the server of this thread; the kernel ends it with the thread (Linux)."""
+    server: _Server | None = getattr(_this_thread, "server", None)
+    if server is None or not server.serves:
+        server = _this_thread.server = _Server()
+        atexit.register(server.stop)
+    return server
 
 
 def _name(result: dict[str, Any]) -> str:
