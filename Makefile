@@ -39,11 +39,14 @@ dbt-test: $(STAMP)
 	@TRENDCAST_DUCKDB_PATH=$(VENV)/test.duckdb $(BIN)/dbt --quiet build --project-dir dbt_project --profiles-dir profiles
 	@rm -f $(VENV)/test.duckdb
 
+# A file goes to one process whole; a shop that several files look at is made by the first that needs it.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint dbt-test
-	@$(BIN)/pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)
-	@$(BIN)/pytest -m slow
+	@$(PYTEST) -m slow
 
 clean:
 	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts dbt_project/target dbt_project/logs logs

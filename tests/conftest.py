@@ -206,7 +206,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     about: dict[Path, list[bool]] = {}
     for item in items:
         about.setdefault(item.path, []).append("demo_run" in getattr(item, "fixturenames", ()))
-    items.sort(key=lambda item: 0 if all(about[item.path]) else 1 + any(about[item.path]))
+    share = {path: sum(tests) / len(tests) for path, tests in about.items()}
+    items.sort(key=lambda item: 0 if share[item.path] > 0.5 else 1 + (share[item.path] > 0))
 
 
 def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Shop]) -> Shop:
