@@ -272,7 +272,8 @@ def test_runs_lists_the_run(demo_run: Shop) -> None:
     done = demo_run.run("runs")
     assert done.returncode == 0
     assert run["run_id"] in done.stdout
-    assert ", ".join(MODELS) in done.stdout
+    # The list of models is wrapped where the terminal is narrow.
+    assert all(name in done.stdout for name in MODELS)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def tables(shop: Shop) -> dict[str, list[dict[str, Any]]]:
             ).fetchall()
             chosen = ", ".join(f'"{c}"' for (c,) in columns)
             sql = f"select {chosen} from analytics_trendcast.{name} order by all"
-            out[name] = connection.execute(sql).to_arrow_table().to_pylist()
+            out[name] = connection.sql(sql).to_arrow_table().to_pylist()
     return out
 
 
