@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -382,3 +383,19 @@ def test_a_full_refresh_is_passed_on(monkeypatch):
         result = CliRunner().invoke(cli.app, ["run", *arguments])
         assert result.exit_code == 0, result.output
         assert asked["full_refresh"] is expected
+
+
+def test_a_full_refresh_reaches_dbt(monkeypatch):
+    class AskedError(Exception):
+        pass
+
+    def build(*args, full_refresh, **options):
+        raise AskedError(full_refresh)
+
+    monkeypatch.setattr(pipeline, "_run", lambda *args: nullcontext((None, None)))
+    monkeypatch.setattr(pipeline, "_was_made_with_other_sql", lambda workspace: False)
+    monkeypatch.setattr(pipeline, "_build", build)
+    workspace = SimpleNamespace(models=lambda names: [])
+    for wanted in (False, True):
+        with pytest.raises(AskedError, match=str(wanted)):
+            pipeline.run(workspace, full_refresh=wanted)

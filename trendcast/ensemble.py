@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES
+from trendcast.errors import DataError
+from trendcast.models.base import QUANTILES, read_artifact
 from trendcast.models.tables import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -280,10 +280,8 @@ class Ensemble:
     @classmethod
     def load(cls, directory: Path) -> Ensemble:
         """Read what ``save`` wrote."""
-        path = directory / "ensemble.json"
-        data = json.loads(path.read_text())
-        if data.pop("format", None) != FORMAT:
-            raise ArtifactError(f"{path} is of another version than {FORMAT}. Train again.")
+        data = read_artifact(directory / "ensemble.json", FORMAT)
+        del data["format"]
         return cls(**(data | {"members": tuple(data["members"])}))
 
 

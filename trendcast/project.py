@@ -35,6 +35,7 @@ class Settings:
 
     panel: str
     grain: str
+    days_per_period: float
     season_length: int
     windows: tuple[int, ...]
     features: dict[str, bool]

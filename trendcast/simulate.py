@@ -39,7 +39,6 @@ IntArray = npt.NDArray[np.int64]
 
 MIN_MAX, NORMAL = "moving average min/max", "normal safety stock"
 NORMAL_AS_OFTEN = "normal, as often in stock"
-DAYS = {"day": 1.0, "week": 7.0, "month": 30.4375}
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
             "No backtest to replay: the order levels of a cutoff need an older one, whose forecasts had come to pass, to "
             "measure sums on. Run `trendcast run` with a larger var `backtest_folds`."
         )
-    days = DAYS[project.settings.grain]
+    days = project.settings.days_per_period
     chains = list(_chains(reviews, demand))
     if not chains:
         raise DataError(

@@ -75,20 +75,5 @@
 
 {#- Periods that a number of days reaches into, at least `minimum`. -#}
 {% macro periods_of_days(days, minimum=0) -%}
-    greatest(cast(ceil({{ days }} / {{ trendcast.days_per_period() }}) as integer), {{ minimum }})
+    greatest(cast(ceil({{ days }} / {{ trendcast.settings().days_per_period }}) as integer), {{ minimum }})
 {%- endmacro %}
-
-{#- Days of a period; of a month on average. -#}
-{% macro days_per_period() -%}
-    {{ return({'day': 1.0, 'week': 7.0, 'month': 30.4375}[trendcast.settings().grain]) }}
-{%- endmacro %}
-
-{#- The value of a var that must be a number between two bounds, both included. -#}
-{% macro number_between(name, low, high) %}
-    {%- set value = var(name) -%}
-    {%- if not trendcast.is_number(value) or value < low or value > high -%}
-        {{ exceptions.raise_compiler_error(
-            "var '" ~ name ~ "' must be a number from " ~ low ~ " to " ~ high ~ "; came: " ~ value) }}
-    {%- endif -%}
-    {{ return(value) }}
-{% endmacro %}

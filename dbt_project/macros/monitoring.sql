@@ -2,19 +2,10 @@
     series' level, as models do, so that a drift is one of behaviour and not of size. -#}
 {% macro scaled_features() %}
     {%- set features = {} -%}
-    {%- if execute -%}
-        {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.name == 'ftr_history' -%}
-            {%- for column in node.columns.values() -%}
-                {%- set meta = column.config.meta -%}
-                {%- if meta.get('role') == 'history' and not meta.get('wide')
-                    and (not meta.get('group') or trendcast.uses(meta['group'])) -%}
-                    {%- set value = 'history.' ~ column.name
-                        ~ (' / history.demand_level' if meta.get('unit') == 'demand' else '') -%}
-                    {%- do features.update({column.name: value ~ ' as ' ~ column.name}) -%}
-                {%- endif -%}
-            {%- endfor -%}
-        {%- endfor -%}
-    {%- endif -%}
+    {%- for column in trendcast.role_columns('ftr_history', 'history') if not column.config.meta.get('wide') -%}
+        {%- set scale = ' / history.demand_level' if column.config.meta.get('unit') == 'demand' else '' -%}
+        {%- do features.update({column.name: 'history.' ~ column.name ~ scale ~ ' as ' ~ column.name}) -%}
+    {%- endfor -%}
     {{ return(features) }}
 {% endmacro %}
 

@@ -18,6 +18,7 @@
     {{ return({
         'panel': grain ~ ' ' ~ var('measure') ~ ' ' ~ var('series_key') | join('+'),
         'grain': grain,
+        'days_per_period': {'day': 1.0, 'week': 7.0, 'month': 30.4375}[grain],
         'season_length': trendcast.positive_integer('season_length', season_length),
         'windows': windows,
         'features': trendcast.feature_groups(),
@@ -30,7 +31,7 @@
         'backtest_step': trendcast.positive_integer('backtest_step', step),
         'models': var('models'),
         'champion_metric': trendcast.one_of('champion_metric', ['wql', 'wape']),
-        'champion_margin': trendcast.share('champion_margin'),
+        'champion_margin': trendcast.number_between('champion_margin', 0, 1),
         'seed': var('seed'),
         'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
@@ -109,12 +110,12 @@
     {{ return(value) }}
 {% endmacro %}
 
-{#- A var that is a share: at least 0 and below 1. -#}
-{% macro share(name) %}
+{#- The value of a var that must be a number between two bounds, both included. -#}
+{% macro number_between(name, low, high) %}
     {%- set value = var(name) -%}
-    {%- if value is not number or value is boolean or value < 0 or value >= 1 -%}
+    {%- if not trendcast.is_number(value) or value < low or value > high -%}
         {{ exceptions.raise_compiler_error(
-            "var '" ~ name ~ "' must be a number of at least 0 and below 1; came: " ~ value) }}
+            "var '" ~ name ~ "' must be a number from " ~ low ~ " to " ~ high ~ "; came: " ~ value) }}
     {%- endif -%}
     {{ return(value) }}
 {% endmacro %}

@@ -27,18 +27,21 @@
 {% endmacro %}
 
 {#- Aggregates of a table by product over the keys of source_key(mapping): the whole select. `rows` is a CTE with product_id
-    and location_id, `aggregates` maps names to expressions. -#}
-{% macro by_source_key(mapping, rows, aggregates) -%}
+    and location_id, `aggregates` maps names to expressions, `by` are columns of `rows` to group by as well. -#}
+{% macro by_source_key(mapping, rows, aggregates, by=[]) -%}
     {%- set key = trendcast.source_key(mapping) -%}
     select
         {{ trendcast.key_columns(key, 'products', location=rows) }}
+        {%- for column in by %}
+        {{ rows }}.{{ column }},
+        {%- endfor %}
         {%- for name, expression in aggregates.items() %}
         {{ expression }} as {{ name }}{{ ',' if not loop.last }}
         {%- endfor %}
     from {{ rows }}
     inner join {{ ref('trendcast', 'stg_products') }} as products
         on {{ rows }}.product_id = products.product_id
-    {{ trendcast.group_by(key | length) }}
+    {{ trendcast.group_by(key | length + by | length) }}
 {%- endmacro %}
 
 {#- The names among {name: condition} whose condition holds, as one text with commas; empty where none does. -#}

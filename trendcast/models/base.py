@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from trendcast.errors import DataError
+from trendcast.errors import ArtifactError, DataError
 from trendcast.panel import Panel
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
@@ -108,6 +109,22 @@ class Forecaster(Protocol):
     def load(cls, directory: Path) -> Self:
         """Read a model written by ``save``."""
         ...
+
+
+def read_artifact(path: Path, version: int) -> dict[str, Any]:
+    """Return the JSON of a model's file, of which ``format`` must be the version this code writes.
+
+    Raises
+    ------
+    ArtifactError
+        The file was written by another version.
+    """
+    data: dict[str, Any] = json.loads(path.read_text())
+    if data.get("format") != version:
+        raise ArtifactError(
+            f"{path} has format {data.get('format')}, this version reads {version}. Train again."
+        )
+    return data
 
 
 def config_from_settings(cls: type[Config], model: str, settings: dict[str, Any]) -> Config:

@@ -34,9 +34,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trendcast.errors import ArtifactError
-from trendcast.models.base import QUANTILES, Forecast, ModelError, config_from_settings
-from trendcast.models.spread import Spread, scaled_variance
+from trendcast.models.base import (
+    QUANTILES,
+    Forecast,
+    ModelError,
+    config_from_settings,
+    read_artifact,
+)
+from trendcast.models.spread import Spread, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
 if TYPE_CHECKING:
@@ -55,9 +60,8 @@ DAMPED = list(product((0.1, 0.3, 0.6, 1.0), (0.02, 0.05, 0.1, 0.2, 0.4), (0.8, 0
 LAGS = 4  # of the autoregression
 SMALLEST_INDEX = 0.02
 SPARSE = 0.5  # a series with a larger share of zeros has no season of its own
-LEAST_LEVEL = (
-    0.02  # of counts, for the variance of a series that sold nothing; ftr_history has the same
-)
+# Of counts, for the variance of a series that sold nothing; demand_level of ftr_history has such a bound too.
+LEAST_LEVEL = 0.02
 CEILING = 3.0  # no mean is more than so many times the largest demand in the window
 
 
@@ -108,6 +112,7 @@ class _Outlook:
     """What is expected after a cutoff: mean and variance, [N, H], and how earlier forecasts fared, rows [R]."""
 
     series_id: npt.NDArray[np.str_]
+    counts: bool  # demand comes in whole units
     mean: Array
     variance: Array
     ceiling: Array  # [N], what no quantile is above
@@ -135,19 +140,14 @@ class Classical:
         config = ClassicalConfig.from_settings(settings.classical)
         progress("smoothing")
         found = self._outlook(features, end_t)
-        rows = np.arange(len(found.past_actual))
-        if len(rows) > config.error_rows:
-            rows = np.sort(
-                np.random.default_rng(seed).choice(len(rows), config.error_rows, replace=False)
-            )
-        positive = found.past_actual[found.past_actual > 0]
+        rows = sampled(len(found.past_actual), config.error_rows, seed)
         self._spread = Spread.measure(
             found.past_actual[rows],
             found.past_mean[rows],
             found.past_variance[rows],
             (found.past_lead[rows] - 1) // settings.lead_bucket,
-            counts=features.in_whole_units(end_t),
-            smallest=float(np.quantile(positive, 0.01)) if len(positive) else 0.0,
+            counts=found.counts,
+            smallest=least_demand(found.past_actual),
             n_buckets=-(-settings.horizon // settings.lead_bucket),
             seed=seed,
         )
@@ -184,12 +184,7 @@ class Classical:
 
     def load(self, directory: Path) -> None:
         """Read what ``save`` wrote."""
-        path = directory / "classical.json"
-        data = json.loads(path.read_text())
-        if data.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{path} has format {data.get('format')}, this version reads {FORMAT}. Train again."
-            )
+        data = read_artifact(directory / "classical.json", FORMAT)
         self._spread = Spread(**data["spread"])
 
     def _outlook(self, features: Features, t: int) -> _Outlook:
@@ -213,7 +208,9 @@ def _look(features: Features, t: int) -> _Outlook:
     # NumPy lets go of the interpreter while it computes, so threads are as good as processes.
     with ThreadPoolExecutor(config.threads) as pool:
         parts = list(pool.map(part, np.split(y, range(AT_ONCE, len(y), AT_ONCE))))
-    return _Outlook(series_id, *(np.concatenate(values) for values in zip(*parts, strict=True)))
+    return _Outlook(
+        series_id, counts, *(np.concatenate(values) for values in zip(*parts, strict=True))
+    )
 
 
 def _history(features: Features, t: int, span: int) -> tuple[npt.NDArray[np.str_], Array]:
@@ -249,8 +246,8 @@ def expect(
     Returns
     -------
     tuple
-        Mean and variance [N, H], what no quantile is above [N], and for the forecasts from earlier origins, with weights that did not see how that
-        origin turned out: actual, mean, variance and lead, [R] each.
+        Mean and variance [N, H], what no quantile is above [N], and for the forecasts from earlier origins, with
+        weights that did not see how that origin turned out: actual, mean, variance and lead, [R] each.
     """
     means, variance = _methods(y, season, horizon, counts=counts)
     step = max(1, horizon // 2)

@@ -23,8 +23,14 @@ import pyarrow as pa
 
 from trendcast.design import Design
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES, Forecast, ModelError, config_from_settings
-from trendcast.models.spread import Spread, is_counts, scaled_variance
+from trendcast.models.base import (
+    QUANTILES,
+    Forecast,
+    ModelError,
+    config_from_settings,
+    read_artifact,
+)
+from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
 if TYPE_CHECKING:
@@ -159,8 +165,6 @@ class LightGBM:
         self._about = {"names": design.names, "categories": design.categories}
         sample = _sample(design, config, cutoffs, seed)
         counts = is_counts(sample.actual)
-        positive = sample.actual[sample.actual > 0]
-        smallest = float(np.quantile(positive, 0.01)) if len(positive) else 0.0
         held_out = sample.target_t > _held_out(features, end_t)
         if held_out.all() or not held_out.any():
             raise DataError(
@@ -172,7 +176,7 @@ class LightGBM:
         early = sample.take(np.flatnonzero(~held_out))
         trees = _train(config, seed, self._about, early, config.max_rounds, late)
         rounds = trees.best_iteration or config.max_rounds
-        errors = late.take(_some(len(late.actual), config.error_rows, seed))
+        errors = late.take(sampled(len(late.actual), config.error_rows, seed))
         mean = trees.predict(errors.matrix, num_iteration=rounds) * errors.level
         self._spread = Spread.measure(
             errors.actual,
@@ -180,7 +184,7 @@ class LightGBM:
             scaled_variance(mean, errors.level, errors.variance),
             errors.bucket,
             counts=counts,
-            smallest=smallest,
+            smallest=least_demand(sample.actual),
             n_buckets=-(-design.horizon // design.lead_bucket),
             seed=seed,
         )
@@ -240,12 +244,7 @@ class LightGBM:
         """Read what ``save`` wrote."""
         import lightgbm
 
-        path = directory / "lightgbm.json"
-        data = json.loads(path.read_text())
-        if data.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{path} has format {data.get('format')}, this version reads {FORMAT}. Train again."
-            )
+        data = read_artifact(directory / "lightgbm.json", FORMAT)
         self._about, self._spread = data["about"], Spread(**data["spread"])
         self._booster = lightgbm.Booster(model_str=(directory / "lightgbm.txt").read_text())
 
@@ -290,7 +289,7 @@ def _sample(design: Design, config: LightGBMConfig, cutoffs: list[int], seed: in
     """Return up to ``max_rows`` rows with a known target, spread evenly by chance."""
     keys = design.keys(cutoffs)
     rows = np.flatnonzero(~np.isnan(design.target(keys)))
-    keys = keys.take(rows[_some(len(rows), config.max_rows, seed)])
+    keys = keys.take(rows[sampled(len(rows), config.max_rows, seed)])
     level, variance = design.scale(keys)
     return _Sample(
         matrix=design.matrix(keys),
@@ -300,14 +299,6 @@ def _sample(design: Design, config: LightGBMConfig, cutoffs: list[int], seed: in
         target_t=keys.cutoff + keys.lead,
         bucket=_bucket(design, keys),
     )
-
-
-def _some(n: int, most: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the positions of a seeded sample of ``most`` of n rows, ascending; of all where they are fewer."""
-    if n <= most:
-        return np.arange(n)
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(n, most, replace=False, shuffle=False))
 
 
 def _bucket(design: Design, keys: Keys) -> npt.NDArray[np.int64]:

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES, ModelError
+from trendcast.models.base import QUANTILES, ModelError, read_artifact
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.warehouse import quote
 
@@ -232,13 +232,7 @@ class Ridge:
 
     def load(self, directory: Path) -> None:
         """Read ``ridge.json``."""
-        path = directory / "ridge.json"
-        data = json.loads(path.read_text())
-        if data.get("format") != FORMAT:
-            raise ArtifactError(
-                f"{path} has format {data.get('format')}, this version reads {FORMAT}. Train again."
-            )
-        fit = data["fit"]
+        fit = read_artifact(directory / "ridge.json", FORMAT)["fit"]
         self._fit = Fit(**(fit | {"buckets": [Bucket(**bucket) for bucket in fit["buckets"]]}))
 
     def _fitted(self, features: Features) -> Fit:

@@ -129,6 +129,20 @@ class Spread:
         return np.asarray(np.where(actual > 0, np.maximum(at, none), draw * none))
 
 
+def sampled(n: int, most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the positions of a seeded sample of ``most`` of n rows, ascending; of all where they are fewer."""
+    if n <= most:
+        return np.arange(n)
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(n, most, replace=False, shuffle=False))
+
+
+def least_demand(actual: Array) -> float:
+    """Return about the least demand when there is any; 0 where there is none."""
+    positive = actual[actual > 0]
+    return float(np.quantile(positive, 0.01)) if len(positive) else 0.0
+
+
 def scaled_variance(mean: Array, level: Array, variance: Array) -> Array:
     """Return a series' variance carried to a mean away from its level, [R]; above zero."""
     return np.asarray(np.maximum(variance * np.maximum(mean / level, FLOOR), 1e-12))

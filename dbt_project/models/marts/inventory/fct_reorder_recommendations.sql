@@ -1,5 +1,5 @@
 -- One row per series: what to order now, and the levels, chances and costs that say so. Units, whatever the measure.
-{%- set days = trendcast.days_per_period() %}
+{%- set days = trendcast.settings().days_per_period %}
 {%- set unit = '/ supply.unit_price' if trendcast.settings().measure == 'revenue' else '' %}
 with levels as (
 

@@ -12,14 +12,9 @@ with order_rows as (
 
 keyed as (
 
-    select
-        {{ trendcast.key_columns(key, 'products', location='order_rows') }}
-        order_rows.expected_date,
-        sum(order_rows.quantity) as quantity
-    from order_rows
-    inner join {{ ref('stg_products') }} as products
-        on order_rows.product_id = products.product_id
-    {{ trendcast.group_by(key | length + 1) }}
+    {{ trendcast.by_source_key(
+        'purchase_order_columns', 'order_rows', {'quantity': 'sum(order_rows.quantity)'}, by=['expected_date']
+    ) }}
 
 ),
 

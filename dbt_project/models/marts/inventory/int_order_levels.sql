@@ -64,7 +64,7 @@ spread as (
         planned.{{ span }}_variance * coalesce(spread_of_{{ span }}.variance_factor, 1)
         + power(
             planned.protection_mean / planned.protection_periods
-            * planned.lead_time_std_days / {{ trendcast.days_per_period() }}, 2
+            * planned.lead_time_std_days / {{ trendcast.settings().days_per_period }}, 2
         ) as {{ span }}_total_variance,
         {% endfor %}
         spread_of_protection.is_measured,

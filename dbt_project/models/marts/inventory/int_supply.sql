@@ -147,7 +147,7 @@ final as (
         shortage_cost,
         -- The newsvendor's: cost of a unit short over that and the cost of a unit held until the next order arrives.
         shortage_cost / nullif(
-            shortage_cost + holding_cost * review_periods * {{ trendcast.days_per_period() }}, 0
+            shortage_cost + holding_cost * review_periods * {{ trendcast.settings().days_per_period }}, 0
         ) as critical_ratio,
         on_hand,
         stock_counted_on,

@@ -3,22 +3,17 @@
 with errors as (
 
     select
-        backtests.series_id,
-        backtests.target_date,
-        backtests.fold,
-        backtests.lead,
-        backtests.demand_class,
-        backtests.actual,
-        backtests.mean,
-        sqrt({{ trendcast.quantile_variance('backtests.') }}) as std,
-        row_number() over (partition by backtests.series_id, backtests.target_date order by backtests.lead) as nearness
-    from {{ ref('int_backtests') }} as backtests
-    inner join {{ ref('fct_champions') }} as champions
-        on
-            backtests.demand_class = champions.demand_class
-            and backtests.model = champions.model
-            and champions.champion_rank = 1
-    where backtests.actual is not null
+        series_id,
+        target_date,
+        fold,
+        lead,
+        demand_class,
+        actual,
+        mean,
+        sqrt({{ trendcast.quantile_variance() }}) as std,
+        row_number() over (partition by series_id, target_date order by lead) as nearness
+    from {{ ref('int_champion_backtests') }}
+    where actual is not null
 
 ),
 

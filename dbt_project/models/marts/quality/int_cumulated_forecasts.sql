@@ -18,21 +18,16 @@ with forecasts as (
     from {{ ref('fct_forecasts') }}
     union all
     select
-        backtests.fold,
-        backtests.series_id,
-        backtests.cutoff,
-        backtests.target_date,
-        backtests.lead,
-        backtests.demand_class,
-        backtests.actual,
-        backtests.mean,
-        backtests.{{ quantiles | join(', backtests.') }}
-    from {{ ref('int_backtests') }} as backtests
-    inner join {{ ref('fct_champions') }} as champions
-        on
-            backtests.demand_class = champions.demand_class
-            and backtests.model = champions.model
-            and champions.champion_rank = 1
+        fold,
+        series_id,
+        cutoff,
+        target_date,
+        lead,
+        demand_class,
+        actual,
+        mean,
+        {{ quantiles | join(', ') }}
+    from {{ ref('int_champion_backtests') }}
 
 ),
 
