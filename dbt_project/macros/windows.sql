@@ -45,9 +45,9 @@
         panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, since)) }}
 {%- endmacro %}
 
-{#- The value k rows before, `otherwise` where the series has no such row. -#}
+{#- The value k rows before (0: the row's own), `otherwise` where the series has no such row. -#}
 {% macro before(column, k, otherwise=none) -%}
-    {{ return(adapter.dispatch('before', 'trendcast')(column, k, otherwise)) }}
+    {{ return(adapter.dispatch('before', 'trendcast')(column, k, otherwise) if k else column) }}
 {%- endmacro %}
 
 {#- SQL of an entry of `derived`, for the row itself. -#}
