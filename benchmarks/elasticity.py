@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.elasticity --data DIR [--json]``. dbt builds ``fct_price_response`` and ``fct_promotion_response`` from
 order lines, a price list and a promotion plan. Apart from it, NumPy solves the same regression (logarithm of units on
-logarithm of price, deal, feature, dips and rivals' promotions, an intercept for each store and quarter) on the raw rows. The
+logarithm of price, deal, feature, dips and rivals' promotions, a line through time for each store and quarter) on the raw rows. The
 published own-price elasticities of orange juice at Dominick's are mostly between -1.5 and -4.5 (Hoch, Kim, Montgomery & Rossi,
 Journal of Marketing Research 1995; Montgomery, Marketing Science 1997).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
+import time as clock
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,28 @@ def build(warehouse: Path, folder: Path, vars: dict[str, Any]) -> float:
         "DBT_LOG_PATH": str(folder / "logs"),
     }
     dbt = Dbt(REPO / "dbt_project", REPO / "profiles", vars=vars, target_path=folder / "target")
-    start = time.perf_counter()
+    start = clock.perf_counter()
     dbt.build(["+fct_price_response", "+fct_promotion_response"], tests=False)
-    return round(time.perf_counter() - start, 1)
+    return round(clock.perf_counter() - start, 1)
 
 
 def plain(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients and standard errors of least squares with an intercept for each cell."""
+    """Return coefficients and standard errors of least squares with a line through time for each cell."""
     _, cell = np.unique(rows["cell"], return_inverse=True)
     counts = np.bincount(cell)
     columns = np.column_stack([rows[name] for name in (*EFFECTS, "y")])
+    columns = np.column_stack([columns, rows["t"]])
     means = np.column_stack([np.bincount(cell, column) / counts for column in columns.T])
     within = columns - means[cell]
+    time = within[:, -1]
+    spread = np.bincount(cell, time**2)
+    slopes = np.column_stack([np.bincount(cell, column * time) for column in within.T])
+    slopes /= np.where(spread > 0, spread, 1.0)[:, None]
+    within = (within - slopes[cell] * time[:, None])[:, :-1]
     x, y = within[:, :-1], within[:, -1]
     coefficients, *_ = np.linalg.lstsq(x, y, rcond=None)
     residual = y - x @ coefficients
-    freedom = len(y) - len(counts) - x.shape[1]
+    freedom = len(y) - len(counts) - int((spread > 0).sum()) - x.shape[1]
     inverse = np.linalg.inv(x.T @ x)
     return coefficients, np.sqrt(np.diag(inverse) * (residual @ residual) / freedom)
 
@@ -84,7 +90,7 @@ def raw_rows(data: Path, brand: int, end: Any) -> dict[str, np.ndarray]:
                 group by 1, 2
             )
             select
-                weeks.store * 1000 + weeks.t // 13 as cell, ln(weeks.price) as price, weeks.deal as display,
+                weeks.store * 1000 + weeks.t // 13 as cell, weeks.t, ln(weeks.price) as price, weeks.deal as display,
                 weeks.feat as feature, ln(round(exp(weeks.logmove))) as y,
                 (weeks.promoted = 0 and coalesce(next.promoted, 0) > 0)::int as before,
                 (weeks.promoted = 0 and coalesce(last.promoted, 0) > 0)::int as after,
@@ -112,7 +118,9 @@ def main() -> None:
         warehouse = folder / "benchmark.duckdb"
         split = DATASETS["dominicks"].prepare(args.data, warehouse)
         say(f"dominicks: up to {split.cutoff}; dbt build ...")
-        seconds = build(warehouse, folder, split.vars | {"response_group": "product_id"})
+        # Some of its promotions sold a hundred times the usual, which cleaning refuses: both must read the same rows.
+        vars = split.vars | {"response_group": "product_id", "robust_bound": None}
+        seconds = build(warehouse, folder, vars)
         with duckdb.connect(warehouse, read_only=True) as connection:
             groups = connection.execute(
                 """

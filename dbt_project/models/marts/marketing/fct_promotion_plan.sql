@@ -1,5 +1,5 @@
--- One row per series, step ahead (a week; a month at month grain) and depth of discount that pays: what it adds in units and
--- margin, and between which bounds. A series for which no discount pays has no row.
+-- One row per series, step ahead (a week; a month at month grain) and depth of discount that pays: what it adds in
+-- units and margin, and between which bounds. A series for which no discount pays has no row.
 {%- set days = {'day': 7, 'week': 1, 'month': 1} %}
 {%- set step = days[trendcast.settings().grain] %}
 {%- set unit = '/ nullif(supply.unit_price, 0)' if trendcast.settings().measure == 'revenue' else '' %}
@@ -24,7 +24,7 @@ with steps as (
 
 ),
 
-{#- What follows a promotion, and goes before it, is lost at the full margin; a dip that is none counts for nothing. #}
+-- What follows a promotion, and goes before it, is lost at the full margin; a dip that is none counts for nothing.
 dips as (
 
     select
@@ -97,7 +97,6 @@ answered as (
 weighed as (
 
     select
-        answered.*,
         {% for name, factor, lost in [
             ('extra', 'factor', 'lost_share'), ('least_extra', 'least_factor', 'most_lost_share'),
             ('most_extra', 'most_factor', 'least_lost_share'),
@@ -105,8 +104,9 @@ weighed as (
         base_units * ({{ factor }} - 1 - {{ lost }}) as {{ name }}_units,
         base_units * (
             (promotion_price - unit_cost) * {{ factor }} - (unit_price - unit_cost) * (1 + {{ lost }})
-        ) as {{ name }}_margin{{ ',' if not loop.last }}
+        ) as {{ name }}_margin,
         {% endfor %}
+        answered.*
     from answered
 
 ),

@@ -1,5 +1,5 @@
--- One row per series and effect of promotions that its group shows: the uplift by kind, the dips before and after, and what
--- promotions of the rest of the category take away.
+-- One row per series and effect of promotions that its group shows: the uplift by kind, the dips before and after, and
+-- what promotions of the rest of the category take away.
 -- depends_on: {{ ref('int_response_sums') }}
 {%- set z = trendcast.normal_quantiles()['q95'] %}
 with {% if trendcast.promotion_effects() -%}
@@ -21,24 +21,30 @@ effects as (
 
     select
         response.*,
-        {% if trendcast.promotion_effects() %}
-        -- A series that had none takes the mean of its group.
-        coalesce(
-            intensities.intensity,
-            cast(avg(cast(intensities.intensity as {{ trendcast.type_fine() }})) over (
-                partition by response.response_group, response.effect
-            ) as {{ trendcast.type_double() }}),
-            1
-        ) as intensity
-        {% else %}
-        1.0e0 as intensity
-        {% endif %}
+        {{ 'intensities.intensity' if trendcast.promotion_effects()
+            else 'cast(null as ' ~ trendcast.type_double() ~ ')' }} as own_intensity
     from {{ ref('int_response') }} as response
     {% if trendcast.promotion_effects() %}
     left join intensities
         on response.series_id = intensities.series_id and response.effect = intensities.effect
     {% endif %}
     where response.effect <> 'price'
+
+),
+
+-- A series that had none takes the mean of its group.
+typical as (
+
+    select
+        effects.*,
+        coalesce(
+            own_intensity,
+            cast(avg(cast(own_intensity as {{ trendcast.type_fine() }})) over (
+                partition by response_group, effect
+            ) as {{ trendcast.type_double() }}),
+            1
+        ) as intensity
+    from effects
 
 ),
 
@@ -60,7 +66,7 @@ final as (
         n_series as n_group_series,
         abs(estimate) > {{ z }} * std_error as is_sure,
         effect = 'rivals' and estimate + {{ z }} * std_error < 0 as is_cannibalised
-    from effects
+    from typical
 
 )
 

@@ -1,5 +1,5 @@
--- One row per series and effect that its group shows: the series' own estimate, drawn to its group's by how much the series of
--- the group differ (empirical Bayes, Morris 1983; the spread between series by DerSimonian & Laird 1986).
+-- One row per series and effect that its group shows: the series' own estimate, drawn to its group's by how much the
+-- series of the group differ (empirical Bayes, Morris 1983; the spread between series by DerSimonian & Laird 1986).
 with own as (
 
     select
@@ -34,10 +34,10 @@ summed as (
     select
         response_group,
         effect,
-        count(*) as n_series,
         {% for name in ['w', 'ww', 'wb', 'wbb'] %}
-        cast(sum({{ name }}) as {{ trendcast.type_double() }}) as {{ name }}{{ ',' if not loop.last }}
+        cast(sum({{ name }}) as {{ trendcast.type_double() }}) as {{ name }},
         {% endfor %}
+        count(*) as n_series
     from weighed
     group by 1, 2
 

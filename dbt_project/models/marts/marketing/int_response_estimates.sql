@@ -1,5 +1,5 @@
--- One row per scope (a series alone, a response group together), what it is about and effect: least squares of the logarithm of
--- units on price and promotions, with a series' own level in every stratum.
+-- One row per scope (a series alone, a response group together), what it is about and effect: least squares of the
+-- logarithm of units on price and promotions, with a series' own level and trend in every stratum.
 {%- set regressors = trendcast.response_regressors() %}
 {%- set pairs = trendcast.pairs_of(regressors + ['y']) %}
 with sums as (
@@ -7,22 +7,22 @@ with sums as (
     select
         'series' as scope,
         series_id as scope_id,
-        n_rows,
-        n_strata,
         {% for a, b in pairs %}
-        s_{{ a }}_{{ b }}{{ ',' if not loop.last }}
+        s_{{ a }}_{{ b }},
         {% endfor %}
+        n_rows,
+        n_levels
     from {{ ref('int_response_sums') }}
     union all
     select
         'group' as scope,
         members.response_group as scope_id,
-        cast(sum(sums.n_rows) as bigint) as n_rows,
-        cast(sum(sums.n_strata) as bigint) as n_strata,
         {% for a, b in pairs %}
         cast(sum(cast(sums.s_{{ a }}_{{ b }} as {{ trendcast.type_fine() }})) as {{ trendcast.type_double() }})
-            as s_{{ a }}_{{ b }}{{ ',' if not loop.last }}
+            as s_{{ a }}_{{ b }},
         {% endfor %}
+        cast(sum(sums.n_rows) as bigint) as n_rows,
+        cast(sum(sums.n_levels) as bigint) as n_levels
     from {{ ref('int_response_sums') }} as sums
     inner join {{ ref('int_response_groups') }} as members
         on sums.series_id = members.series_id
@@ -31,13 +31,13 @@ with sums as (
 ),
 
 -- A price that moved by less than a hundredth says nothing.
-{{ trendcast.swept('sums', regressors, ['scope', 'scope_id', 'n_rows', 'n_strata'], least={'price': 0.01}) }},
+{{ trendcast.swept('sums', regressors, ['scope', 'scope_id', 'n_rows', 'n_levels'], least={'price': 0.01}) }},
 
 judged as (
 
     select
         swept.*,
-        n_rows - n_strata
+        n_rows - n_levels
         {%- for name in regressors %}
         - case when is_{{ name }} then 1 else 0 end
         {%- endfor %} as degrees_of_freedom

@@ -1,5 +1,5 @@
--- One row per series and period with a sale: logarithms of units and price, and the promotions of the period, as deviations
--- are to be taken from within each stratum (a series' quarter, and weekday at day grain), which holds season and trend.
+-- One row per series and period with a sale: logarithms of units and price, and the promotions of the period. They are
+-- compared within a stratum (a series' quarter, and weekday at day grain), each with a level and a trend of its own.
 -- depends_on: {{ ref('ftr_static') }}
 {{ config(materialized='view') }}
 {%- set grain = trendcast.settings().grain %}
