@@ -335,6 +335,8 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
     """Read --vars as dbt does: one YAML mapping."""
     import yaml
 
+    from trendcast.vars import plain
+
     if not text:
         return {}
     try:
@@ -343,7 +345,7 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
         raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(parsed, dict):
         raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
-    return parsed
+    return {str(name): plain(value) for name, value in parsed.items()}
 
 
 def _summary(summary: dict[str, Any]) -> None:

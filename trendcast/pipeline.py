@@ -19,9 +19,10 @@ from trendcast.checks import check_orders, check_panel
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, ENSEMBLE, create, model_names
+from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
+from trendcast.vars import check_vars
 from trendcast.warehouse import connect
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ class Workspace:
         project_dir = find_project_dir(project_dir)
         profiles_dir = find_profiles_dir(profiles_dir, project_dir)
         output = read_output(project_dir, profiles_dir, target)
+        check_vars(project_dir, vars or {})
         dbt = Dbt(project_dir, profiles_dir, target, vars or {}, target_path)
         progress = Progress()
         with progress.phase("parse"):
             project = Project.from_manifest(dbt.parse())
+        check_model_settings(project.settings)
         return cls(dbt, output, project, artifacts_dir or default_artifacts_dir(output), progress)
 
     def connect(self, *, read_only: bool = True) -> Warehouse:
