@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trendcast import __version__
-from trendcast.errors import TrendcastError, UsageError
+from trendcast.errors import Terminated, TrendcastError, UsageError
 
 app = typer.Typer(
     name="trendcast",
@@ -124,6 +127,9 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Build every row of the panel anew.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a run that failed had finished.")
+    ] = False,
     project_dir: ProjectDir = None,
     profiles_dir: ProfilesDir = None,
     target: Target = None,
@@ -143,7 +149,11 @@ def run(
         select=select or [],
         with_backtest=backtest,
         full_refresh=full_refresh,
+        resume=resume,
     )
+    if resume:
+        kept = summary["resumed"]
+        _say(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.", as_json)
     _print(summary, as_json, _summary)
 
 
@@ -375,13 +385,37 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
     try:
-        app()
+        with _terminable():
+            app()
     except TrendcastError as error:
-        print(f"trendcast: {error}", file=sys.stderr)
+        print("\n".join([f"trendcast: {error}", *_notes(error)]), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("trendcast: stopped; nothing of the run under way was kept.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        kept = _notes(error) or ["Nothing of a run under way was kept."]
+        print("\n".join(["trendcast: stopped.", *kept]), file=sys.stderr)
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, which schedulers and containers send, as Ctrl-C: tidy up and say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
