@@ -1,23 +1,26 @@
-"""`trendcast run --resume`: what was finished is not done again, and the result is that of a run in one piece."""
+"""Runs that are resumed or repeated: the result is that of a run in one piece, to the last bit."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import duckdb
 import pytest
 
 from tests.conftest import SMALL_LIGHTGBM, SMALL_LSTM, Shop
 from trendcast import ledger, pipeline
-from trendcast.errors import ArtifactError
+from trendcast.errors import ArtifactError, UsageError
 from trendcast.models import ridge
 from trendcast.models.lightgbm import LightGBM
 from trendcast.models.panel_model import LSTM
 from trendcast.pipeline import Workspace
+from trendcast.reproduce import _require_repeatable
 
 MODELS = ["ridge", "lightgbm", "ensemble"]
 EVERY_MODEL = ["classical", "ridge", "lightgbm", "lstm", "ensemble"]
@@ -253,3 +256,83 @@ def test_other_settings_or_data_are_not_resumed(
     assert len(ledger.leftovers(whole.artifacts_dir)) == 1
     pipeline.run(workspace, models=["ridge"], with_backtest=False)
     assert ledger.leftovers(whole.artifacts_dir) == []
+
+
+# --- Repeating a run ---
+
+
+def reproduced(shop: Shop, run_id: str) -> tuple[int, dict[str, Any]]:
+    done = shop.run("reproduce", run_id, "--json")
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_run_can_be_repeated_and_writes_nothing(whole: Shop) -> None:
+    first, n = committed(whole)[0], len(committed(whole))
+    before = sorted(whole.artifacts_dir.iterdir())
+    # The run's own vars are used, not those of today.
+    today = Shop(whole.folder, {k: v for k, v in whole.vars.items() if "shop" in k})
+    code, found = reproduced(today, first["run_id"])
+    assert (code, found["equal"], found["inputs"]) == (0, True, {})
+    assert found["forecasts_sha256"]["now"] == first["forecasts_sha256"]
+    assert found["rows"] == {"then": first["forecasts_rows"], "now": first["forecasts_rows"]}
+    assert (found["differing"], found["largest_difference"]) == (0, 0.0)
+    assert len(committed(whole)) == n
+    assert sorted(whole.artifacts_dir.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_where_a_repeated_run_differs_it_says_why(
+    whole: Shop, copied: Callable[[Shop], Shop]
+) -> None:
+    shop = copied(whole)
+    first = committed(shop)[0]
+    # A new order, of after the cutoff, changes nothing; one that came late for a day of the past does.
+    lines = "insert into raw.order_lines select * replace ({}) from raw.order_lines where order_id = '109-1'"
+    with duckdb.connect(shop.path) as connection:
+        new = lines.format("'new' as order_id, ordered_at + interval 9 day as ordered_at")
+        connection.execute(new)
+    assert reproduced(shop, first["run_id"])[1]["equal"]
+    with duckdb.connect(shop.path) as connection:
+        connection.execute(lines.format("'late' as order_id"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "versions", lambda: {"python": "2.7"})
+        code, found = reproduced(shop, first["run_id"])
+    assert (code, found["equal"]) == (1, False)
+    assert 0 < found["differing"] <= first["forecasts_rows"]
+    assert found["largest_difference"] > 0
+    assert set(found["inputs"]) >= {"data_fingerprint", "version of python", "version of keras"}
+    assert found["inputs"]["version of python"]["now"] == "2.7"
+    assert "config_fingerprint" not in found["inputs"]
+
+
+def test_what_cannot_be_repeated_says_why(whole: Shop) -> None:
+    done = whole.run("reproduce", "20260101T000000-abcdef")
+    assert done.returncode == 2
+    assert "Unknown run '20260101T000000-abcdef'" in done.stderr
+    run = committed(whole)[0]
+    with pytest.raises(UsageError, match=r"is a committed `trendcast backtest`\. What can be"):
+        _require_repeatable(run | {"command": "backtest"})
+    with pytest.raises(UsageError, match="by an older trendcast, which did not record its vars"):
+        _require_repeatable(run | {"inputs": None})
+
+
+@pytest.mark.slow
+def test_two_processes_and_other_threads_forecast_the_same(
+    whole: Shop, copied: Callable[[Shop], Shop]
+) -> None:
+    shop = copied(whole)
+    for threads in ("1", "2"):
+        limited = {"TRENDCAST_THREADS": threads, "OMP_NUM_THREADS": threads}
+        done = subprocess.run(
+            shop.command("run", "--vars", json.dumps(shop.vars)),
+            env=shop.environment | limited,
+            cwd=shop.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    first, *others = committed(shop)
+    assert len(others) >= 2
+    assert {run["forecasts_sha256"] for run in others[-2:]} == {first["forecasts_sha256"]}

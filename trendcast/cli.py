@@ -127,6 +127,13 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Build every row of the panel anew.")
     ] = False,
+    data_checks: Annotated[
+        bool,
+        typer.Option(
+            "--data-checks/--no-data-checks",
+            help="Stop on old, few or retyped data (vars freshness_days, volume_low, ...).",
+        ),
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from what a run that failed had finished.")
     ] = False,
@@ -150,7 +157,10 @@ def run(
         with_backtest=backtest,
         full_refresh=full_refresh,
         resume=resume,
+        data_checks=data_checks,
     )
+    for note in summary.get("notes", ()):
+        _say(f"Note: {note}", as_json)
     if resume:
         kept = summary["resumed"]
         _say(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.", as_json)
@@ -287,6 +297,32 @@ def audit(
 
     _print(found, as_json, show)
     if any(row["differing"] for row in found):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: trendcast reproduce 20261124T170238-e6d127")
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="A run of `trendcast run`, see `trendcast runs`.")],
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a run with its recorded inputs, nothing published; exit code 1 if its forecasts come out otherwise."""
+    from trendcast.reproduce import reproduce as repeat
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    found = repeat(workspace, run_id)
+
+    def show(found: dict[str, Any]) -> None:
+        from trendcast.summary import print_reproduced
+
+        print_reproduced(found)
+
+    _print(found, as_json, show)
+    if not found["equal"]:
         raise typer.Exit(1)
 
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError
+from trendcast import __version__
+from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from trendcast.warehouse import Warehouse
 
 ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights")
+# Shape of the ledger. 2 added ledger_version and inputs to runs; dbt adds columns to a ledger that lacks them.
+LEDGER_VERSION = 2
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -265,8 +268,12 @@ class Run:
         """Rows staged per ledger table."""
         return dict(self._rows)
 
+    @property
+    def forecasts_sha256(self) -> str | None:
+        """Hash of the forecast rows staged, without the run's id."""
+        return digest_text(json.dumps(self._digests, sort_keys=True)) if self._digests else None
+
     def _append_row(self, warehouse: Warehouse, project: Project, status: str) -> None:
-        digests = json.dumps(self._digests, sort_keys=True)
         row = {
             "run_id": self.run_id,
             "command": self.command,
@@ -274,11 +281,17 @@ class Run:
             "started_at": self.started_at,
             "finished_at": _now(),
             "artifacts": json.dumps(self.artifacts),
-            "forecasts_sha256": digest_text(digests) if self._digests else None,
+            "forecasts_sha256": self.forecasts_sha256,
+            "ledger_version": LEDGER_VERSION,
             **{f"{table}_rows": self._rows.get(table, 0) for table in ROW_TABLES},
             **self.header,
         }
         present = {name: [value] for name, value in row.items() if value is not None}
+        if (
+            status == "failed"
+        ):  # also where dbt failed before it could add columns to an older ledger
+            has = warehouse.columns(project.relation("runs"))
+            present = {name: value for name, value in present.items() if name in has}
         warehouse.append(project.relation("runs"), pa.table(present))
 
 
@@ -415,6 +428,22 @@ def runs(warehouse: Warehouse, project: Project, limit: int = 20) -> list[dict[s
     return rows
 
 
+def find_run(warehouse: Warehouse, project: Project, run_id: str) -> dict[str, Any]:
+    """Return a run's row.
+
+    Raises
+    ------
+    UsageError
+        There is no such run; names the nearest and the newest.
+    """
+    relation = project.relation("runs")
+    if warehouse.exists(relation):
+        rows = warehouse.query(f"select * from {relation} where run_id = ?", [run_id]).to_pylist()
+        if rows:
+            return dict(rows[0])
+    raise one_of("run", run_id, [row["run_id"] for row in runs(warehouse, project)])
+
+
 def latest_run(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
     """Return the run whose forecasts are in force, as the macro ``latest_run`` has it for the marts."""
     rows: list[dict[str, Any]] = warehouse.query(
@@ -473,9 +502,30 @@ def verified_directory(artifacts_dir: Path, run: dict[str, Any], model: str) -> 
 
 
 def require_tables(warehouse: Warehouse, project: Project) -> None:
-    """Raise where dbt has not built the ledger yet."""
+    """Raise where dbt has not built the ledger yet, or built it for another version of trendcast."""
     for name in ("runs", *ROW_TABLES):
         if not warehouse.exists(project.relation(name)):
             raise WarehouseError(
                 f"The ledger table {project.relation(name)} does not exist. Run `dbt build` or `trendcast run` first."
             )
+    require_known_version(warehouse, project)
+    missing = {"ledger_version", "inputs"} - set(warehouse.columns(project.relation("runs")))
+    if missing:
+        raise WarehouseError(
+            f"The ledger was made by an older trendcast: {project.relation('runs')} has no {', '.join(sorted(missing))}. "
+            "Run `dbt build --select tag:trendcast_ledger` or `trendcast run`, which add them and keep every row."
+        )
+
+
+def require_known_version(warehouse: Warehouse, project: Project) -> None:
+    """Raise where a newer trendcast has written to the ledger: this one could misread it."""
+    relation = project.relation("runs")
+    if not warehouse.exists(relation) or "ledger_version" not in warehouse.columns(relation):
+        return
+    newest = warehouse.query(f"select max(ledger_version) as version from {relation}")
+    version = newest.column("version")[0].as_py() or 1
+    if version > LEDGER_VERSION:
+        raise WarehouseError(
+            f"The ledger {relation} was written by a newer trendcast (ledger version {version}; this one, trendcast "
+            f"{__version__}, knows {LEDGER_VERSION}). Upgrade trendcast, or use the warehouse of this version."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,14 +16,20 @@ import pyarrow as pa
 
 import trendcast
 from trendcast import ensemble, ledger
-from trendcast.checks import check_orders, check_panel
+from trendcast.checks import (
+    OVERRIDE,
+    check_contracts,
+    check_orders,
+    check_panel,
+    source_columns,
+)
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
-from trendcast.errors import ArtifactError, TrendcastError, UsageError, one_of
+from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
-from trendcast.vars import check_vars
+from trendcast.vars import check_vars, resolved_vars
 from trendcast.warehouse import connect
 
 if TYPE_CHECKING:
@@ -134,11 +141,13 @@ def run(
     with_backtest: bool = True,
     full_refresh: bool = False,
     resume: bool = False,
+    data_checks: bool = True,
 ) -> dict[str, Any]:
     """Build features, backtest, train, forecast, commit, and build the marts on the result.
 
     Rows of the panel that earlier runs built are kept, unless their SQL or settings were others or ``full_refresh``
     asks for all of them anew. With ``resume``, what an earlier run finished before it failed is not done again.
+    Without ``data_checks``, old, few or retyped data do not stop it.
 
     Returns
     -------
@@ -146,10 +155,13 @@ def run(
         The run's summary, as `summarize` gives it; when resumed with ``resumed``: what was kept of which run.
     """
     names = workspace.models(models)
+    chosen = {"backtest": with_backtest, "select": list(select), "full_refresh": full_refresh}
+    notes: list[str] = []
     left = _leftover(workspace, names, with_backtest) if resume else None
     resumed: dict[str, Any] = {}
     if left or not resume:
-        with _run(workspace, "run", names, left) as (current, progress):
+        with _run(workspace, "run", names, left, chosen) as (current, progress):
+            notes = _check_contracts(workspace, current, enforced=data_checks)
             anew = full_refresh or _was_made_with_other_sql(workspace)
             _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
             with _features(workspace, current, folds=with_backtest) as features:
@@ -158,15 +170,12 @@ def run(
                     _require_same(left, identity)
                     resumed = {"run_id": left.directory.name, "steps": current.adopt(left)}
                 current.can_be_resumed_as(identity)
-                combined = None
-                if with_backtest:
-                    combined = _backtest(features, current, names, progress)
-                combined = combined or _last_ensemble(workspace, features, names)
-                _keep_ensemble(features, current, combined)
-                trained = _train(features, current, names, progress)
-                _forecast(features, current, trained, combined, progress)
+                last = None if with_backtest else _last_ensemble(workspace, features, names)
+                learn(features, current, names, progress, with_backtest, last)
     _build(workspace, FROM_LEDGER, select, "marts")
     summary = summarize(workspace)
+    if notes:
+        summary["notes"] = notes
     if resume:
         summary["resumed"] = resumed or {"run_id": summary["run_id"], "steps": ["committed"]}
     return summary
@@ -219,6 +228,22 @@ def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> di
 
 
 # --- Steps ---
+
+
+def learn(
+    features: Features,
+    current: ledger.Run,
+    names: Sequence[str],
+    progress: Progress,
+    with_backtest: bool,
+    combined: ensemble.Ensemble | None,
+) -> None:
+    """Stage all that a run makes of its features; the ensemble given is for a run that does not backtest."""
+    if with_backtest:
+        combined = _backtest(features, current, names, progress)
+    _keep_ensemble(features, current, combined)
+    trained = _train(features, current, names, progress)
+    _forecast(features, current, trained, combined, progress)
 
 
 def _backtest(
@@ -463,6 +488,7 @@ def _run(
     command: str,
     models: Sequence[str],
     left: ledger.Leftover | None = None,
+    chosen: dict[str, Any] | None = None,
 ) -> Iterator[tuple[ledger.Run, Progress]]:
     """Hold the run lock and commit at the end; where something fails, leave nothing but what can be resumed."""
     progress = workspace.progress
@@ -470,6 +496,7 @@ def _run(
         _check_before(workspace, command, left)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)
+        current.header["inputs"] = json.dumps(_inputs(workspace) | (chosen or {}))
         try:
             yield current, progress
             current.header["timings"] = json.dumps(progress.timings)
@@ -494,8 +521,28 @@ def _check_before(workspace: Workspace, command: str, left: ledger.Leftover | No
         else:
             ledger.require_tables(warehouse, workspace.project)
         if warehouse.exists(workspace.project.relation("runs")):
+            ledger.require_known_version(warehouse, workspace.project)
             but = left.directory.name if left else None
             ledger.sweep(workspace.artifacts_dir, warehouse, workspace.project, but=but)
+
+
+def _check_contracts(workspace: Workspace, current: ledger.Run, *, enforced: bool) -> list[str]:
+    """Compare the shop's tables with what they were in the last run, and note in this one what they are."""
+    inputs = json.loads(current.header["inputs"])
+    project = workspace.project
+    with workspace.connect() as warehouse:
+        exists = warehouse.exists(project.relation("runs"))
+        latest = ledger.latest_run(warehouse, project) if exists else None
+        before = json.loads((latest or {}).get("inputs") or "{}").get("sources")
+        try:
+            sources, notes = check_contracts(warehouse, project, inputs["vars"], before)
+        except DataError as error:
+            if enforced:
+                raise
+            told = str(error).removesuffix(OVERRIDE).strip()
+            sources, notes = source_columns(warehouse, project), [told]
+    current.header["inputs"] = json.dumps(inputs | {"sources": sources})
+    return notes
 
 
 def _record_failure(workspace: Workspace, current: ledger.Run, error: BaseException) -> None:
@@ -587,10 +634,28 @@ def _header(workspace: Workspace, models: Sequence[str]) -> dict[str, Any]:
         "models": json.dumps(list(models)),
         "seed": settings.seed,
         "config_fingerprint": workspace.project.fingerprint(),
-        "git_commit": _git_commit(workspace.dbt.project_dir),
+        "git_commit": git_commit(workspace.dbt.project_dir),
         "settings": json.dumps(settings.__dict__, default=list),
         "versions": json.dumps(versions()),
     }
+
+
+def _inputs(workspace: Workspace) -> dict[str, Any]:
+    """Return what else a run depends on, so that it can be repeated: see `trendcast.reproduce`."""
+    return {
+        "vars": resolved_vars(workspace.dbt.project_dir, workspace.dbt.vars),
+        "threads": threads(workspace.output),
+    }
+
+
+def threads(output: dict[str, Any]) -> dict[str, Any]:
+    """Return how many threads a run has: of dbt, of the machine, and what limits those of libraries."""
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return {
+        "dbt": output.get("threads", 1),
+        "duckdb": (output.get("settings") or {}).get("threads"),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    } | {name: os.environ[name] for name in limits if name in os.environ}
 
 
 def versions() -> dict[str, str]:
@@ -599,7 +664,8 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in LIBRARIES}
 
 
-def _git_commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
+    """Return the commit a folder is at, None outside git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],

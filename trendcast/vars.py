@@ -49,7 +49,7 @@ TYPES = {
     **{name: NUMBER for name in ("max_unit_price", "outlier_threshold", "lead_time_days")},
     **{name: NUMBER for name in ("lead_time_std_days", "review_days", "pack_size")},
     **{name: NUMBER for name in ("minimum_order", "order_cost", "shortage_cost_share")},
-    **{name: NUMBER for name in ("trend_support",)},
+    **{name: NUMBER for name in ("trend_support", "freshness_days", "volume_low", "volume_high")},
     **{name: WHOLE for name in ("season_length", "backtest_step")},
     "windows": WINDOWS,
     "demand_groups": GROUPS,
