@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trendcast import __version__
-from trendcast.errors import TrendcastError, UsageError
+from trendcast.errors import Terminated, TrendcastError, UsageError
 
 app = typer.Typer(
     name="trendcast",
@@ -124,6 +127,16 @@ def run(
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Build every row of the panel anew.")
     ] = False,
+    data_checks: Annotated[
+        bool,
+        typer.Option(
+            "--data-checks/--no-data-checks",
+            help="Stop on old, few or retyped data (vars freshness_days, volume_low, ...).",
+        ),
+    ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a run that failed had finished.")
+    ] = False,
     project_dir: ProjectDir = None,
     profiles_dir: ProfilesDir = None,
     target: Target = None,
@@ -143,7 +156,14 @@ def run(
         select=select or [],
         with_backtest=backtest,
         full_refresh=full_refresh,
+        resume=resume,
+        data_checks=data_checks,
     )
+    for note in summary.get("notes", ()):
+        _say(f"Note: {note}", as_json)
+    if resume:
+        kept = summary["resumed"]
+        _say(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.", as_json)
     _print(summary, as_json, _summary)
 
 
@@ -280,6 +300,32 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: trendcast reproduce 20261124T170238-e6d127")
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="A run of `trendcast run`, see `trendcast runs`.")],
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a run with its recorded inputs, nothing published; exit code 1 if its forecasts come out otherwise."""
+    from trendcast.reproduce import reproduce as repeat
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    found = repeat(workspace, run_id)
+
+    def show(found: dict[str, Any]) -> None:
+        from trendcast.summary import print_reproduced
+
+        print_reproduced(found)
+
+    _print(found, as_json, show)
+    if not found["equal"]:
+        raise typer.Exit(1)
+
+
 simulate = typer.Typer(
     name="simulate",
     no_args_is_help=True,
@@ -335,6 +381,8 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
     """Read --vars as dbt does: one YAML mapping."""
     import yaml
 
+    from trendcast.vars import plain
+
     if not text:
         return {}
     try:
@@ -343,7 +391,7 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
         raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(parsed, dict):
         raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
-    return parsed
+    return {str(name): plain(value) for name, value in parsed.items()}
 
 
 def _summary(summary: dict[str, Any]) -> None:
@@ -373,13 +421,37 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
     try:
-        app()
+        with _terminable():
+            app()
     except TrendcastError as error:
-        print(f"trendcast: {error}", file=sys.stderr)
+        print("\n".join([f"trendcast: {error}", *_notes(error)]), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("trendcast: stopped; nothing of the run under way was kept.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        kept = _notes(error) or ["Nothing of a run under way was kept."]
+        print("\n".join(["trendcast: stopped.", *kept]), file=sys.stderr)
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, which schedulers and containers send, as Ctrl-C: tidy up and say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trendcast.dbt_server import END
-from trendcast.errors import DbtError, UsageError
+from trendcast.errors import DbtError, Terminated, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,6 +199,9 @@ class _Server:
                 if end:
                     ended = True
                     return int(code)
+        except Terminated:
+            process.terminate()  # Ctrl-C reaches dbt by itself; this does not
+            raise
         finally:
             if not ended:
                 # It ended with its command; or we were interrupted, and wait until dbt has let go of the warehouse.

@@ -39,6 +39,10 @@ class ArtifactError(TrendcastError):
     """A model file is missing, altered, made by another version, or cannot be written."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was told to end (SIGTERM), and tidies up as after Ctrl-C."""
+
+
 def one_of(what: str, came: str, valid: list[str]) -> UsageError:
     """Build the error for a name that is not among the valid ones, with the nearest as a suggestion."""
     from difflib import get_close_matches

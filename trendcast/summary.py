@@ -218,3 +218,23 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None, *, signed: bool = False) -> str:
     return "" if value is None else f"{value:{'+' if signed else ''}.1%}"
+
+
+def print_reproduced(found: dict[str, Any]) -> None:
+    """Print whether a repeated run came out the same, and what is not as it was."""
+    rows = found["rows"]
+    if found["equal"]:
+        print(f"Run {found['run_id']} came out the same to the last bit: {rows['now']:,} rows.")
+    elif found["largest_difference"] is None:
+        print(
+            f"Run {found['run_id']} has {rows['then']:,} rows, and came out with others: {rows['now']:,}."
+        )
+    else:
+        print(
+            f"Run {found['run_id']} came out otherwise: {found['differing']:,} of {rows['then']:,} rows differ, by "
+            f"{found['largest_difference']:.3g} at most."
+        )
+    for name, both in found["inputs"].items():
+        print(f"  {name} was {both['then']}, is {both['now']}")
+    if not found["equal"] and not found["inputs"]:
+        print("  No recorded input differs: the machine or its libraries may.")
