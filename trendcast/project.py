@@ -118,6 +118,8 @@ class Project:
     code: str
     #: Rendered relation names of the shop's tables, by source table name; those it has not are left out.
     sources: dict[str, str] = field(default_factory=dict)
+    #: Whether the user's project has a stg_order_lines of its own, which reads what it likes.
+    stages_orders_itself: bool = False
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> Project:
@@ -158,6 +160,7 @@ class Project:
                 for source in manifest["sources"].values()
                 if source["package_name"] == PACKAGE
             },
+            stages_orders_itself=f"model.{PACKAGE}.stg_order_lines" not in manifest["nodes"],
         )
 
     def fingerprint(self) -> str:
