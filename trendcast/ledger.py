@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
-ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights")
+ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases")
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -43,7 +43,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast`` or ``backtest``.
+        ``run``, ``train``, ``forecast``, ``backtest`` or ``customers``.
     artifacts_dir
         Parent of the runs' folders.
     """
