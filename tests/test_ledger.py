@@ -124,6 +124,7 @@ def test_commit_writes_every_row_and_the_run(
         "coefficients": 1,
         "explanations": 0,
         "weights": 0,
+        "next_purchases": 0,
     }.items():
         assert count(warehouse, table) == n
         keys = warehouse.query(f"select distinct run_id from {table}").to_pylist()
@@ -134,7 +135,7 @@ def test_commit_writes_every_row_and_the_run(
     (row,) = ledger.runs(warehouse, ledger_project)
     assert (row["run_id"], row["command"], row["status"]) == (run.run_id, "train", "committed")
     told = [row[f"{table}_rows"] for table in ledger.ROW_TABLES]
-    assert told == [4, 2, 1, 0, 0]
+    assert told == [4, 2, 1, 0, 0, 0]
     assert (row["horizon"], row["cutoff"], row["error"]) == (1, None, None)
     assert row["started_at"] <= row["finished_at"]
     (artifact,) = json.loads(row["artifacts"])

@@ -218,6 +218,28 @@ def backtest(
     _print(pipeline.backtest(workspace, models=models), as_json, _step)
 
 
+@app.command(epilog="Example: trendcast customers --json")
+def customers(
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+
+    def show(told: dict[str, Any]) -> None:
+        from trendcast.summary import print_customers
+
+        print_customers(told)
+
+    _print(pipeline.customers(workspace), as_json, show)
+
+
 @app.command(epilog="Example: trendcast runs --limit 5")
 def runs(
     limit: Annotated[int, typer.Option(min=1, help="How many runs, newest first.")] = 20,

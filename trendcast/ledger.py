@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
-ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights")
+ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases")
 # Shape of the ledger. 2 added ledger_version and inputs to runs; dbt adds columns to a ledger that lacks them.
 LEDGER_VERSION = 2
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
@@ -50,7 +50,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast`` or ``backtest``.
+        ``run``, ``train``, ``forecast``, ``backtest`` or ``customers``.
     artifacts_dir
         Parent of the runs' folders.
     """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import trendcast
-from trendcast import ensemble, ledger
+from trendcast import ensemble, ledger, next_purchase
 from trendcast.checks import (
     OVERRIDE,
     check_contracts,
@@ -225,6 +225,42 @@ def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> di
             loaded.append(model)
         _forecast(features, current, loaded, combined, progress)
     return _told(current, progress)
+
+
+def customers(workspace: Workspace) -> dict[str, Any]:
+    """Rank what each customer buys next, and build the marts on it; reads the customers' tables as they are.
+
+    Returns
+    -------
+    dict
+        The run, the blend's weights and the rows of ``fct_next_purchase_accuracy``.
+    """
+    project = workspace.project
+    if not project.settings.order_columns.get("customer_id"):
+        raise DataError(
+            "The var `order_columns` maps no customer_id, so nobody knows who bought what. Map it to the column of the orders "
+            "that names the customer, run `trendcast run`, then this again. Without it the customers' marts stay empty."
+        )
+    models = [next_purchase.RECURRENT, next_purchase.BLEND]
+    with _run(workspace, "customers", models) as (current, progress):
+        with progress.phase("next purchases"), workspace.connect() as warehouse:
+            tables, weights = next_purchase.learn(
+                warehouse, project, project.settings.seed, progress.update
+            )
+        for (fold, model), rows in tables.items():
+            current.stage("next_purchases", rows, fold=fold, model=model)
+        current.header |= {
+            "cutoff": tables[0, next_purchase.BLEND].column("cutoff")[0].as_py(),
+            "settings": json.dumps(
+                project.settings.__dict__ | {"blend_weights": weights}, default=list
+            ),
+        }
+    _build(workspace, ("next_purchases+",), (), "marts")
+    with workspace.connect() as warehouse:
+        accuracy = warehouse.query(
+            f"select * from {project.relation('fct_next_purchase_accuracy')} order by fold desc, ndcg desc, method"
+        ).to_pylist()
+    return _told(current, progress) | {"weights": weights, "accuracy": accuracy}
 
 
 # --- Steps ---

@@ -205,6 +205,28 @@ def print_inventory(found: dict[str, Any]) -> None:
     )
 
 
+def print_customers(told: dict[str, Any]) -> None:
+    """Print what a run over the customers wrote, and how good each method was."""
+    print_step(told)
+    console = _console()
+    table = Table(title="The first ten items, after the cutoff", title_justify="left")
+    table.add_column("fold")
+    table.add_column("method")
+    for name in ("customers", "hit rate", "recall", "NDCG", "MRR"):
+        table.add_column(name, justify="right")
+    for row in told["accuracy"]:
+        table.add_row(
+            f"{row['fold']} {'(reported)' if row['is_report'] else '(blend tuned)'}",
+            row["method"],
+            f"{row['n_customers']:,}",
+            _percent(row["hit_rate"]),
+            *(f"{row[name]:.3f}" for name in ("recall", "ndcg", "mrr")),
+        )
+    console.print(table)
+    weights = ", ".join(f"{name} {weight:.1f}" for name, weight in told["weights"].items())
+    console.print(f"The blend weighs {weights}.", highlight=False)
+
+
 def _console() -> Console:
     # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
     # an error that quotes [a, list] is no markup.

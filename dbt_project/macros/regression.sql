@@ -44,12 +44,13 @@
     regressors  names, in the order they are swept. One without a standard deviation of `least` of it, or that those before it
                 explain but for a millionth of its squares, is left out (is_<a> false), so of two that say the same the first stays
     carried     columns of `sums` to carry along, n_rows among them
+    prefix      of the names of the CTEs, where there are several regressions
     least       {name: standard deviation}; 0.001 for others
 
     In swept, s_<a>_y is the coefficient, -s_<a>_<a> the diagonal of the inverse, s_y_y the sum of squared residuals. -#}
-{% macro swept(sums, regressors, carried, least={}) -%}
+{% macro swept(sums, regressors, carried, least={}, prefix='') -%}
 {%- set pairs = trendcast.pairs_of(regressors + ['y']) -%}
-pivots_0 as (
+{{ prefix }}pivots_0 as (
 
     select
         {{ sums }}.*,
@@ -63,16 +64,16 @@ pivots_0 as (
 {%- for pivot in regressors %}
 {%- set p = loop.index0 %}
 
-{{ 'judged_' ~ loop.index }} as (
+{{ prefix ~ 'judged_' ~ loop.index }} as (
 
     select
-        pivots_{{ p }}.*,
+        pivots.*,
         varies_{{ pivot }} and s_{{ pivot }}_{{ pivot }} > 1e-6 * total_{{ pivot }} as is_{{ pivot }}
-    from pivots_{{ p }}
+    from {{ prefix ~ 'pivots_' ~ p }} as pivots
 
 ),
 
-{{ 'swept' if loop.last else 'pivots_' ~ loop.index }} as (
+{{ prefix ~ ('swept' if loop.last else 'pivots_' ~ loop.index) }} as (
 
     select
         {%- for column in carried %}
@@ -100,8 +101,21 @@ pivots_0 as (
             {%- endif %}
         end as s_{{ a }}_{{ b }}{{ ',' if not loop.last }}
         {%- endfor %}
-    from {{ 'judged_' ~ loop.index }}
+    from {{ prefix ~ 'judged_' ~ loop.index }}
 
 ){{ ',' if not loop.last }}
 {%- endfor %}
+{%- endmacro %}
+
+{#- The logistic regression's probability: coefficients b_one and b_<name> of one alias on columns of another, never quite 0 or 1. -#}
+{% macro logistic(coefficients, rows, names) -%}
+    1 / (
+            1 + exp(-greatest(least(
+                {{ coefficients }}.b_one
+                {%- for name in names %}
+                + {{ coefficients }}.b_{{ name }} * {{ rows }}.{{ name }}
+                {%- endfor %},
+                30
+            ), -30))
+        )
 {%- endmacro %}
