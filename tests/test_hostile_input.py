@@ -207,7 +207,7 @@ def test_one_series_of_ten_million_rows_is_summed_right(make_shop: Callable[...,
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_name_and_any_text_can_be_written(text: str) -> None:
     with DuckDBWarehouse.open({"path": ":memory:"}, read_only=False) as warehouse:
         row = warehouse.query(f"select {literal(text)} as {quote(text)}, ? as bound", [text])
@@ -226,7 +226,7 @@ CELLS = st.one_of(
 
 
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_order_lines_pass_or_are_refused_in_words(project: Project, rows: list[Any]) -> None:
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     table = pa.table(
@@ -246,4 +246,4 @@ def test_any_order_lines_pass_or_are_refused_in_words(project: Project, rows: li
         try:
             check_orders(warehouse, ours)
         except TrendcastError as error:
-            assert "sales" in str(error)
+            assert "order" in str(error) or "sales" in str(error)

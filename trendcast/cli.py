@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from trendcast import __version__
-from trendcast.errors import Terminated, TrendcastError, UsageError
+from trendcast.errors import Stopped, Terminated, TrendcastError, UsageError
 
 app = typer.Typer(
     name="trendcast",
@@ -443,12 +443,12 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
     try:
-        with _terminable():
+        with _stoppable():
             app()
     except TrendcastError as error:
         print("\n".join([f"trendcast: {error}", *_notes(error)]), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as error:
+    except (Stopped, KeyboardInterrupt) as error:
         kept = _notes(error) or ["Nothing of a run under way was kept."]
         print("\n".join(["trendcast: stopped.", *kept]), file=sys.stderr)
         sys.exit(1)
@@ -459,21 +459,25 @@ def _notes(error: BaseException) -> list[str]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM, which schedulers and containers send, as Ctrl-C: tidy up and say so."""
+def _stoppable() -> Iterator[None]:
+    """Take SIGTERM, which schedulers and containers send, and Ctrl-C alike: tidy up and say so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        raise Terminated
+    def stop(number: int, _: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        raise Terminated if number == signal.SIGTERM else Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
+        for each in before:
+            signal.signal(each, stop)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 if __name__ == "__main__":

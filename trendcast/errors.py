@@ -39,8 +39,12 @@ class ArtifactError(TrendcastError):
     """A model file is missing, altered, made by another version, or cannot be written."""
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was told to end (SIGTERM), and tidies up as after Ctrl-C."""
+class Stopped(BaseException):
+    """The process was told to end, by Ctrl-C; no KeyboardInterrupt, which the command line's library would swallow."""
+
+
+class Terminated(Stopped):
+    """The process was told to end by SIGTERM, which does not reach dbt by itself."""
 
 
 def one_of(what: str, came: str, valid: list[str]) -> UsageError:

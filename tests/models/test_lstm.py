@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trendcast.errors import UsageError
+from trendcast.errors import ArtifactError, UsageError
 from trendcast.models.base import (
     QUANTILES,
     Forecast,
@@ -317,7 +317,7 @@ def test_a_network_that_holds_code_is_refused(tiny, tmp_path):
 def test_a_model_of_another_format_is_refused(tiny, tmp_path):
     path = tiny.save(tmp_path)[0]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    with pytest.raises(ModelError, match="format 99"):
+    with pytest.raises(ArtifactError, match="format 99"):
         LSTMForecaster.load(tmp_path)
 
 
