@@ -15,6 +15,8 @@ import yaml
 
 from tests.conftest import REPO, Shop
 
+# One run of a project of its own serves all of them.
+pytestmark = pytest.mark.slow
 PROJECT = REPO / "tests" / "second_project"
 
 
@@ -127,7 +129,6 @@ def test_marts_that_are_off_are_not_built(own: Own) -> None:
     assert not {"fct_reorder_recommendations", "fct_trend_signals", "fct_price_response"} & built
 
 
-@pytest.mark.slow
 def test_the_audit_cuts_what_the_project_stages(own: Own, tmp_path: Path) -> None:
     copy = Own(Path(shutil.copytree(own.folder, tmp_path / "copy")))
     done = copy.run("audit")
