@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from tests.conftest import Shop
+from trendcast.ledger import ROW_TABLES
 
 # Shares of a whole run: parsing, building features, training, committing, building marts.
 MOMENTS = (0.1, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
@@ -43,9 +44,7 @@ def wait_until_free(shop: Shop) -> None:
 
 def counted(shop: Shop) -> dict[str, int]:
     """Rows per run in the ledger, which must be those the run says it wrote; and what the mart serves."""
-    for table in (
-        *("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases"),
-    ):
+    for table in ROW_TABLES:
         wrong = shop.query(
             f"""
             select coalesce(rows.run_id, runs.run_id) as run_id
