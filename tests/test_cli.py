@@ -27,7 +27,10 @@ from trendcast.pipeline import Workspace
 from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
-COMMANDS = ("demo", "run", "train", "forecast", "backtest", "runs", "doctor", "audit", "reproduce")
+COMMANDS = (
+    *("init", "demo", "run", "train", "forecast", "backtest", "customers", "runs", "doctor"),
+    *("audit", "reproduce"),
+)
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 

@@ -55,7 +55,7 @@ def wait_until_free(shop: Shop) -> None:
 
 def counted(shop: Shop) -> dict[str, int]:
     """Rows per run in the ledger, which must be those the run says it wrote; and what the mart serves."""
-    for table in ("forecasts", "backtests", "coefficients", "explanations", "weights"):
+    for table in ledger.ROW_TABLES:
         wrong = shop.query(
             f"""
             select coalesce(rows.run_id, runs.run_id) as run_id

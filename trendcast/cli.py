@@ -117,6 +117,62 @@ def demo(
     _print(summary, as_json, _summary)
 
 
+@app.command(
+    epilog="Example: trendcast init orders.csv products.csv --dir shop && cd shop && trendcast run"
+)
+def init(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="CSV or Parquet files, or one DuckDB file, with your orders."),
+    ],
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder of the new project; it must be empty.")
+    ] = Path("shop"),
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="Correct a guess, repeatable: --map quantity=units, --map orders_table=sales.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at your tables, guess what their columns mean, and write a project that is ready to run."""
+    from trendcast import scaffold
+
+    found = scaffold.propose(sources, _pairs(mapped))
+
+    def show(told: dict[str, Any]) -> None:
+        from trendcast.summary import print_guess
+
+        print_guess(told)
+
+    _print(found.told(), as_json, show)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise UsageError(
+                "Nothing was written. Look at the guesses above, and add --yes to write them."
+            )
+        typer.confirm(f"Write this to {folder}?", abort=True)
+    scaffold.write(found, folder)
+    _say(
+        f"Wrote {folder}. Next: cd {folder} && trendcast run. To correct a guess, edit dbt_project.yml.",
+        as_json,
+    )
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """Return NAME=VALUE options as a mapping."""
+    found = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"--map takes NAME=COLUMN, such as quantity=units; came: {text!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
 @app.command(epilog="Example: trendcast run --vars '{horizon: 14}' --model ridge")
 def run(
     models: Models = None,

@@ -98,6 +98,10 @@ class Dbt:
             statuses[result["status"]] = statuses.get(result["status"], 0) + 1
         return statuses
 
+    def install(self) -> None:
+        """Install the packages of ``packages.yml``, as `dbt deps` does."""
+        self._run(["deps"])
+
     def compile(self, select: Sequence[str]) -> None:
         """Render the SQL of what ``select`` names, under ``compiled`` of the artefacts, and run none of it."""
         self._run(["compile", "--select", *select])

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -137,6 +138,20 @@ def print_checks(checks: list[dict[str, str]]) -> None:
         console.print(f"{check['check']}: {check['found']}", highlight=False, soft_wrap=True)
         if check.get("remedy"):
             console.print(f"       {check['remedy']}", highlight=False, soft_wrap=True)
+
+
+def print_guess(told: dict[str, Any]) -> None:
+    """Print what `trendcast init` made of the tables."""
+    console = _console()
+    console.print(f"Orders: {told['orders']}, {told['rows']:,} rows.", highlight=False)
+    table = Table()
+    for name in ("what", "is", "why"):
+        table.add_column(name, overflow="fold")
+    for row in told["guesses"]:
+        table.add_row(Text(row["what"]), Text(row["is"]), Text(row["why"]))
+    console.print(table)
+    for note in told["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_audit(rows: list[dict[str, Any]]) -> None:
