@@ -301,6 +301,7 @@ def test_out_of_memory_with_no_room_to_spill_is_told(
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     assert re.search(
-        r"[Oo]ut of [Mm]emory|memory limit|could not allocate|[Ff]ailed to create directory", process.stderr
+        r"[Oo]ut of [Mm]emory|memory limit|could not allocate|[Ff]ailed to create directory",
+        process.stderr,
     ), process.stderr
     assert is_whole(poor) == before
