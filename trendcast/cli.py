@@ -215,12 +215,7 @@ def run(
         resume=resume,
         data_checks=data_checks,
     )
-    for note in summary.get("notes", ()):
-        _say(f"Note: {note}", as_json)
-    if resume:
-        kept = summary["resumed"]
-        _say(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.", as_json)
-    _print(summary, as_json, _summary)
+    _print(summary, as_json, _ran)
 
 
 @app.command(epilog="Example: trendcast train --model ridge --model lstm")
@@ -476,6 +471,15 @@ def _summary(summary: dict[str, Any]) -> None:
     from trendcast.summary import print_summary
 
     print_summary(summary)
+
+
+def _ran(summary: dict[str, Any]) -> None:
+    for note in summary.get("notes", ()):
+        print(f"Note: {note}")
+    if "resumed" in summary:
+        kept = summary["resumed"]
+        print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
+    _summary(summary)
 
 
 def _step(told: dict[str, Any]) -> None:
