@@ -238,6 +238,8 @@ def test_every_var_the_panel_may_depend_on_is_in_the_digest() -> None:
             "review_timezone",
         ),
         *("holiday_country", "holiday_subdivision"),
+        # Whether a run begins at all.
+        *("freshness_days", "volume_low", "volume_high", "volume_lines"),
         # Forecasting.
         *(
             "horizon",

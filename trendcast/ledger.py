@@ -503,18 +503,24 @@ def verified_directory(artifacts_dir: Path, run: dict[str, Any], model: str) -> 
 
 def require_tables(warehouse: Warehouse, project: Project) -> None:
     """Raise where dbt has not built the ledger yet, or built it for another version of trendcast."""
-    for name in ("runs", *ROW_TABLES):
+
+    def require(name: str) -> None:
         if not warehouse.exists(project.relation(name)):
             raise WarehouseError(
                 f"The ledger table {project.relation(name)} does not exist. Run `dbt build` or `trendcast run` first."
             )
+
+    require("runs")
     require_known_version(warehouse, project)
-    missing = {"ledger_version", "inputs"} - set(warehouse.columns(project.relation("runs")))
+    needed = {"ledger_version", "inputs", *(f"{table}_rows" for table in ROW_TABLES)}
+    missing = needed - set(warehouse.columns(project.relation("runs")))
     if missing:
         raise WarehouseError(
             f"The ledger was made by an older trendcast: {project.relation('runs')} has no {', '.join(sorted(missing))}. "
             "Run `dbt build --select tag:trendcast_ledger` or `trendcast run`, which add them and keep every row."
         )
+    for table in ROW_TABLES:
+        require(table)
 
 
 def require_known_version(warehouse: Warehouse, project: Project) -> None:
