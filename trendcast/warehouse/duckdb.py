@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from trendcast.errors import WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import quote
+from trendcast.warehouse.base import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +91,15 @@ class DuckDBWarehouse:
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
+
+    def attach(self, path: str, name: str) -> None:
+        """Make another warehouse's file readable under ``name`` on this connection."""
+        try:
+            self._connection.execute(f"attach {literal(path)} as {quote(name)} (read_only)")
+        except duckdb.IOException as error:
+            raise _explain(error, path) from error
+        except duckdb.Error as error:
+            raise WarehouseError(f"The warehouse {path} cannot be opened: {error}") from error
 
     def exists(self, relation: str) -> bool:
         """Whether the table or view exists."""
