@@ -399,7 +399,9 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: trendcast publish && duckdb -readonly trendcast_published/current/trendcast.duckdb")
+@app.command(
+    epilog="Example: trendcast publish && duckdb -readonly trendcast_published/current/trendcast.duckdb"
+)
 def publish(
     to: Annotated[
         Path | None,
