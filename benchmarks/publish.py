@@ -51,7 +51,7 @@ ORDERS = """
 """
 READ = """
 import json, os, sys, time, duckdb
-folder, until, *marts = sys.argv[1:]
+folder, until, pause, *marts = sys.argv[1:]
 told = {"reads": 0, "errors": [], "mixtures": 0, "numbers": set(), "seconds": []}
 
 def read(at, several):
@@ -74,6 +74,7 @@ while time.time() < float(until):
         told["mixtures"] += len(numbers) != 1
         told["numbers"] |= numbers
         told["seconds"].append(time.perf_counter() - began)
+    time.sleep(float(pause))
 print(json.dumps(told | {"numbers": sorted(told["numbers"])}))
 """
 READ_MARTS = ("fct_forecasts", "rpt_forecast_fan", "dim_series")
@@ -88,10 +89,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
     parser.add_argument("--seconds", type=float, default=60, help="how long to read and publish")
     parser.add_argument("--readers", type=int, default=20, help="processes that read")
+    parser.add_argument(
+        "--pause", type=float, default=1, help="seconds a reader rests between reads"
+    )
     parser.add_argument("--products", type=int, default=200, help="series of the generated shop")
     args = parser.parse_args()
     workspace = generated(args.data.resolve() / "publish_shop", args.products)
-    measure(workspace, args.seconds, args.readers).print(as_json=args.json)
+    measure(workspace, args.seconds, args.readers, args.pause).print(as_json=args.json)
 
 
 def generated(folder: Path, products: int) -> pipeline.Workspace:
@@ -125,7 +129,7 @@ def mark(workspace: pipeline.Workspace, number: int) -> None:
             warehouse.execute(f"update {relation} set published = {number}")
 
 
-def measure(workspace: pipeline.Workspace, seconds: float, readers: int) -> Report:
+def measure(workspace: pipeline.Workspace, seconds: float, readers: int, pause: float) -> Report:
     """Publish in a loop while processes read."""
     mark(workspace, 0)
     first = publish(workspace)
@@ -136,7 +140,7 @@ def measure(workspace: pipeline.Workspace, seconds: float, readers: int) -> Repo
     folder = str(default_folder(workspace.output))
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", READ, folder, str(until), *READ_MARTS],
+            [sys.executable, "-c", READ, folder, str(until), str(pause), *READ_MARTS],
             stdout=subprocess.PIPE,
             text=True,
         )

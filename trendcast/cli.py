@@ -399,9 +399,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog="Example: trendcast publish && duckdb -readonly trendcast_published/current/trendcast.duckdb"
-)
+@app.command(epilog="Example: trendcast publish --keep 5")
 def publish(
     to: Annotated[
         Path | None,

@@ -159,7 +159,7 @@ def _explain(error: duckdb.IOException, path: str) -> WarehouseError:
         who = f"process {pid} ({program}{', user ' + user.rstrip('.') if user else ''})"
         return WarehouseLockedError(
             f"The warehouse {path} is in use by {who}; DuckDB takes one writer at a time. "
-            "Wait for it or stop it, then run again. BI tools should read a published copy."
+            "Wait for it or stop it, then run again. BI tools should read a copy, see `trendcast publish`."
         )
     if "lock" in text.lower():
         return WarehouseLockedError(f"The warehouse {path} is locked by another process: {text}")
