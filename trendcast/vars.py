@@ -8,7 +8,7 @@ cannot say, such as the type of one that is null, stands in the tables below.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ TEXT, WHOLE, NUMBER, SWITCH, NAMES, MAPPING = (
 )
 DATE, TIME = "a date like '2026-01-31'", "a time like '2026-01-31 12:00:00'"
 WINDOWS, GROUPS = "a list of three whole numbers", "a list of lists of names"
+NUMBERS = "a list of numbers"
 # Vars whose default is null or, being a number or text, does not show all they take.
 TYPES = {
     **{
@@ -40,7 +41,7 @@ TYPES = {
             *("reviews_table", "inventory_table", "exchange_rates_table", "supply_table"),
             *("purchase_orders_table", "order_scope", "order_timezone", "review_timezone"),
             *("test_order_when", "cancelled_when", "return_when", "currency"),
-            *("holiday_country", "holiday_subdivision"),
+            *("holiday_country", "holiday_subdivision", "response_group", "customer_item"),
         )
     },
     **{name: DATE for name in ("as_of", "cutoff", "min_order_date")},
@@ -50,9 +51,10 @@ TYPES = {
     **{name: NUMBER for name in ("lead_time_std_days", "review_days", "pack_size")},
     **{name: NUMBER for name in ("minimum_order", "order_cost", "shortage_cost_share")},
     **{name: NUMBER for name in ("trend_support", "freshness_days", "volume_low", "volume_high")},
-    **{name: WHOLE for name in ("season_length", "backtest_step")},
+    **{name: WHOLE for name in ("season_length", "backtest_step", "response_periods")},
     "windows": WINDOWS,
     "demand_groups": GROUPS,
+    "promotion_depths": NUMBERS,
 }
 # These may be null although their default is not.
 NULLABLE = (
@@ -193,8 +195,13 @@ def _is_of(kind: str, value: Any) -> bool:
         return number and not isinstance(value, bool) and abs(value) < float("inf")
     if kind in (DATE, TIME):
         return isinstance(value, str) and _is_moment(value, date=kind == DATE)
-    if kind in (NAMES, GROUPS, WINDOWS):
-        item = {NAMES: _is_name, GROUPS: lambda x: _is_of(NAMES, x), WINDOWS: _is_whole}[kind]
+    if kind in (NAMES, GROUPS, WINDOWS, NUMBERS):
+        item: Callable[[Any], bool] = {
+            NAMES: _is_name,
+            GROUPS: lambda x: _is_of(NAMES, x),
+            WINDOWS: _is_whole,
+            NUMBERS: lambda x: _is_of(NUMBER, x),
+        }[kind]
         return isinstance(value, list) and all(item(x) for x in value)
     return isinstance(value, {TEXT: str, SWITCH: bool, MAPPING: Mapping}[kind])
 
