@@ -29,7 +29,7 @@ from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
     *("demo", "init", "run", "train", "forecast", "backtest", "customers", "runs", "doctor"),
-    *("audit", "reproduce"),
+    *("audit", "reproduce", "publish"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
@@ -58,8 +58,7 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     done = trendcast(command, "--help")
     assert done.returncode == 0
     assert f"Example: trendcast {command}" in " ".join(done.stdout.split())
-    # Which has no project yet.
-    assert ("--vars" in done.stdout) == (command != "init")
+    assert ("--vars" in done.stdout) == (command != "init")  # which writes the project they go to
 
 
 def test_help_lists_the_commands_and_exit_codes() -> None:

@@ -22,7 +22,7 @@ import yaml
 from trendcast.dbt import FEATURES
 from trendcast.errors import DataError, UsageError
 from trendcast.project import Project, profile_name
-from trendcast.warehouse import connect, literal, quote
+from trendcast.warehouse import connect, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ def _both(whole: Build, other: Build) -> Iterator[Warehouse]:
     """Open two builds side by side, as ``whole`` and ``other``."""
     with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
         for alias, one in (("whole", whole), ("other", other)):
-            warehouse.execute(f"attach {literal(str(one.path))} as {alias} (read_only)")
+            warehouse.attach(str(one.path), alias)
         yield warehouse
 
 

@@ -399,6 +399,36 @@ def reproduce(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: trendcast publish --keep 5")
+def publish(
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", help="Folder of the copies. Default: trendcast_published beside the warehouse."
+        ),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of the copies before this one to keep.")
+    ] = 3,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    as_json: Json = False,
+) -> None:
+    """Swap in a copy of the marts for BI tools, which can read it while runs go on."""
+    from trendcast.publish import publish as swap_in
+
+    workspace = _open(project_dir, profiles_dir, target, vars, None)
+
+    def show(told: dict[str, Any]) -> None:
+        from trendcast.summary import print_published
+
+        print_published(told)
+
+    _print(swap_in(workspace, to, keep=keep), as_json, show)
+
+
 simulate = typer.Typer(
     name="simulate",
     no_args_is_help=True,

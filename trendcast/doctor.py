@@ -12,6 +12,7 @@ from trendcast.checks import check_orders
 from trendcast.errors import TrendcastError
 from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
+from trendcast.publish import CURRENT, DATABASE, default_folder, served
 from trendcast.warehouse import connect
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def examine(
     with workspace.connect() as warehouse:
         _orders(workspace, warehouse, note)
         _ledger(workspace, warehouse, note)
+        _published(workspace, warehouse, note)
     return found
 
 
@@ -159,3 +161,25 @@ def _ledger(workspace: Workspace, warehouse: Warehouse, note: Any) -> None:
         "ok",
         f"{len(json.loads(row['artifacts']))} files of {trained} match their hashes",
     )
+
+
+def _published(workspace: Workspace, warehouse: Warehouse, note: Any) -> None:
+    """Compare the copy for BI tools with the run in force; nothing to say where none was ever published."""
+    folder = default_folder(workspace.output) if workspace.output.get("path") else None
+    if folder is None or not (folder / CURRENT).is_symlink():
+        return
+    copy = served(folder)
+    remedy = "Run `trendcast publish`; schedule it after `trendcast run`."
+    if copy is None or not (folder / CURRENT / DATABASE).is_file():
+        note("published copy", "fail", f"{folder / CURRENT} names no whole copy", remedy)
+        return
+    age = (dt.datetime.now(dt.UTC).replace(tzinfo=None) - copy.published_at).days
+    text = f"{folder}: forecasts of {copy.run_id}, published {age} days ago"
+    runs = workspace.project.relation("runs")
+    latest = ledger.latest_run(warehouse, workspace.project) if warehouse.exists(runs) else None
+    if latest and latest["run_id"] != copy.run_id:
+        note("published copy", "warn", f"{text}; the run in force is {latest['run_id']}", remedy)
+    elif age > STALE_DAYS:
+        note("published copy", "warn", text, remedy)
+    else:
+        note("published copy", "ok", text)

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -365,17 +365,30 @@ def run_lock(artifacts_dir: Path) -> Iterator[None]:
     WarehouseLockedError
         Another run is under way; names its process.
     """
-    with _disk(artifacts_dir):
-        artifacts_dir.mkdir(parents=True, exist_ok=True)
-        file = (artifacts_dir / ".lock").open("a+")
-    with file:
+    with ExitStack() as held:
+        with _disk(artifacts_dir):
+            held.enter_context(exclusive(artifacts_dir, "run"))
+        yield
+
+
+@contextmanager
+def exclusive(folder: Path, command: str) -> Iterator[None]:
+    """Hold a folder's lock, for one process at a time to do what the command does there.
+
+    Raises
+    ------
+    WarehouseLockedError
+        Another process holds it; names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise WarehouseLockedError(
-                f"Another trendcast run is under way (process {holder}). Wait for it or stop it, then run again."
+                f"Another trendcast {command} is under way (process {holder}). Wait for it or stop it, then {command} again."
             ) from error
         file.seek(0)
         file.truncate()

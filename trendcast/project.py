@@ -26,6 +26,7 @@ FEATURE_MODELS = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
     *("ftr_category", "ftr_design"),
 )
+MARTS_TAG = "trendcast_marts"
 DESIGN_ROLES = ("history", "season", "known")
 
 
@@ -120,6 +121,10 @@ class Project:
     sources: dict[str, str] = field(default_factory=dict)
     #: Whether the user's project has a stg_order_lines of its own, which reads what it likes.
     stages_orders_itself: bool = False
+    #: The database (of DuckDB, the catalog) of the features.
+    database: str = ""
+    #: Names of the models a BI tool reads.
+    marts: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> Project:
@@ -161,6 +166,8 @@ class Project:
                 if source["package_name"] == PACKAGE
             },
             stages_orders_itself=f"model.{PACKAGE}.stg_order_lines" not in manifest["nodes"],
+            database=nodes["ftr_design"]["database"],
+            marts=tuple(sorted(name for name, node in nodes.items() if MARTS_TAG in node["tags"])),
         )
 
     def fingerprint(self) -> str:

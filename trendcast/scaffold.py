@@ -651,7 +651,7 @@ def write(found: Guess, folder: Path) -> None:
         "packages.yml": _yaml({"packages": [{"local": str(_package())}]}),
         "models/expected_demand.sql": MODEL,
         ".github/workflows/forecast.yml": WORKFLOW,
-        ".gitignore": "target/\nlogs/\ndbt_packages/\n*.duckdb\n*.duckdb.wal\ntrendcast_artifacts/\n",
+        ".gitignore": "target/\nlogs/\ndbt_packages/\n*.duckdb\n*.duckdb.wal\ntrendcast_artifacts/\ntrendcast_published/\n",
     }
     for path, text in files.items():
         file = folder / path

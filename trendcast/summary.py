@@ -242,6 +242,18 @@ def print_customers(told: dict[str, Any]) -> None:
     console.print(f"The blend weighs {weights}.", highlight=False)
 
 
+def print_published(told: dict[str, Any]) -> None:
+    """Print what a published copy holds and where it is."""
+    removed = f"; removed {', '.join(told['removed'])}" if told["removed"] else ""
+    _console().print(
+        f"Published {told['version']}: {len(told['tables'])} tables, {told['rows']:,} rows, "
+        f"{told['bytes'] / 1e6:,.1f} MB{removed}.\nWhere to look: {told['where']}/trendcast.duckdb, schema marts, or "
+        f"{told['where']}/<table>.parquet",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def _console() -> Console:
     # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
     # an error that quotes [a, list] is no markup.

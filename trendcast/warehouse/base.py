@@ -46,6 +46,9 @@ class Warehouse(Protocol):
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
 
+    def attach(self, path: str, name: str) -> None:
+        """Make another warehouse's file readable under ``name`` on this connection."""
+
     def exists(self, relation: str) -> bool:
         """Whether the table or view exists."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from trendcast.errors import WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import quote
+from trendcast.warehouse.base import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,6 +92,15 @@ class DuckDBWarehouse:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
 
+    def attach(self, path: str, name: str) -> None:
+        """Make another warehouse's file readable under ``name`` on this connection."""
+        try:
+            self._connection.execute(f"attach {literal(path)} as {quote(name)} (read_only)")
+        except duckdb.IOException as error:
+            raise _explain(error, path) from error
+        except duckdb.Error as error:
+            raise WarehouseError(f"The warehouse {path} cannot be opened: {error}") from error
+
     def exists(self, relation: str) -> bool:
         """Whether the table or view exists."""
         try:
@@ -150,7 +159,7 @@ def _explain(error: duckdb.IOException, path: str) -> WarehouseError:
         who = f"process {pid} ({program}{', user ' + user.rstrip('.') if user else ''})"
         return WarehouseLockedError(
             f"The warehouse {path} is in use by {who}; DuckDB takes one writer at a time. "
-            "Wait for it or stop it, then run again. BI tools should read a published copy."
+            "Wait for it or stop it, then run again. BI tools should read a copy, see `trendcast publish`."
         )
     if "lock" in text.lower():
         return WarehouseLockedError(f"The warehouse {path} is locked by another process: {text}")
