@@ -68,4 +68,4 @@ sbom: $(STAMP)
 	@echo "Wrote dist/trendcast.cdx.json"
 
 clean:
-	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts dbt_project/target dbt_project/logs logs
+	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts trendcast_published trendcast_report.html dbt_project/target dbt_project/logs logs
