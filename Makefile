@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint dbt-test clean help
+.PHONY: demo test test-slow lint dbt-test lock sbom clean help
 
 help:
 	@echo "make demo       install and run the main job on the demo shop (about 5 minutes the first time)"
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
+	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
+	@echo "make sbom       dist/trendcast.cdx.json: what a release is made of (CycloneDX), with licences"
 	@echo "make clean      remove the environment, the warehouse and what dbt wrote"
 
 # uv installs in a quarter of pip's time and compiles bytecode, without which TensorFlow takes 20 s to import.
@@ -47,6 +49,23 @@ test: lint dbt-test
 
 test-slow: $(STAMP)
 	@$(PYTEST) -m slow
+
+lock: $(STAMP)
+	@UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 -c constraints.txt pyproject.toml -o requirements.lock
+
+# Of an environment with nothing but the release in it.
+sbom: export UV_SYSTEM_CERTS = true
+sbom: $(STAMP)
+	@rm -rf build/sbom && $(BIN)/uv venv --quiet --python $(BIN)/python build/sbom
+	@$(BIN)/uv pip install --quiet --python build/sbom/bin/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python build/sbom/bin/python --no-deps .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[release]"
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py environment build/sbom --pyproject pyproject.toml --output-format JSON --output-reproducible \
+		--output-file dist/trendcast.cdx.json
+	@rm -rf build/sbom
+	@echo "Wrote dist/trendcast.cdx.json"
 
 clean:
 	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts dbt_project/target dbt_project/logs logs

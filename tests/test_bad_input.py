@@ -209,7 +209,8 @@ def test_a_failure_halfway_leaves_the_marts_as_they_were(
     change(
         shop,
         "alter table raw.order_lines rename to lines; create view raw.order_lines as "
-        "select * replace (error('the disk of ' || location_id || ' is gone') as location_id) from raw.lines",
+        "select * replace (cast(error('the disk of ' || location_id || ' is gone') as varchar) as location_id) "
+        "from raw.lines",
     )
     done = shop.run("run")
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from trendcast.checks import check_orders, check_panel
+from trendcast.checks import check_contracts, check_orders, check_panel
 from trendcast.errors import DataError
 from trendcast.features import Features
 from trendcast.project import Project
@@ -272,3 +272,126 @@ def test_a_date_without_a_time_is_no_utc_timestamp(check: Check) -> None:
     told = refusal(check, dates, order_timezone="America/New_York")
     assert "sold_at" in told and "America/New_York" in told and "order_timezone" in told
     check(dates)
+
+
+# --- Data contracts ---
+
+LIMITS: dict[str, Any] = {
+    **{"freshness_days": None, "volume_low": 0.1, "volume_high": 10, "volume_lines": 30},
+    **{"cutoff": None, "as_of": None, "order_columns": MAPPING},
+}
+Contracts = Callable[..., tuple[dict[str, Any], list[str]]]
+
+
+@pytest.fixture
+def contracts(warehouse: DuckDBWarehouse, project: Project) -> Contracts:
+    """Return a check of the contracts on days of so many lines each, the last of them yesterday or ``ended`` days ago."""
+
+    def run(
+        per_day: list[int], *, ended: int = 0, before: Any = None, sql: str = "", **limits: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        warehouse.lookup("days", pa.table({"i": range(len(per_day)), "n": per_day}))
+        warehouse.execute(
+            "create or replace table raw.sales as select 'a' as sku, "
+            f"cast(current_date - ({len(per_day) + ended} - cast(i as integer)) as date) + interval 10 hour as sold_at, 2 as qty "
+            "from days, range(1000) as lines(k) where k < n"
+        )
+        if sql:
+            warehouse.execute(sql)
+        settings = replace(
+            project.settings,
+            order_columns=MAPPING,
+            order_timezone=None,
+            order_date="cast(sold_at as date)",
+        )
+        ours = replace(
+            project,
+            orders='"raw"."sales"',
+            settings=settings,
+            sources={"order_lines": '"raw"."sales"'},
+        )
+        return check_contracts(warehouse, ours, LIMITS | limits, before)
+
+    return run
+
+
+def broken(contracts: Contracts, *args: Any, **limits: Any) -> str:
+    with pytest.raises(DataError) as raised:
+        contracts(*args, **limits)
+    told = str(raised.value)
+    assert told.endswith("`trendcast run --no-data-checks` goes on.")
+    return told
+
+
+def test_data_as_usual_pass(contracts: Contracts) -> None:
+    columns = {"sku": "VARCHAR", "sold_at": "TIMESTAMP", "qty": "INTEGER"}
+    now, notes = contracts([40] * 70)
+    assert now == {"order_lines": {"relation": '"raw"."sales"', "columns": columns}}
+    assert notes == []
+    contracts([40] * 69 + [4], before=now)
+    contracts([3] * 69 + [1])  # too few for there to be a usual
+    contracts([100] * 20 + [1])  # too short for there to be one
+
+
+@pytest.mark.parametrize(("last", "told"), [(3, "the rest of the day"), (401, "loaded twice")])
+def test_a_last_day_of_an_unusual_number_of_lines(
+    contracts: Contracts, last: int, told: str
+) -> None:
+    text = broken(contracts, [40] * 69 + [last])
+    day = dt.date.today() - dt.timedelta(days=1)
+    assert f"has {last} lines of {day:%A, %Y-%m-%d}; usual on that weekday are 40" in text
+    assert "the median of 8 weeks" in text
+    assert "0.1 to 10 times as many" in text and told in text
+    contracts([40] * 69 + [last], volume_low=0, volume_high=100)
+    contracts([40] * 69 + [last], volume_lines=41)
+
+
+def test_the_volume_is_that_of_the_weekday_and_of_whole_days(contracts: Contracts) -> None:
+    # A shop that is all but closed one day a week, and today's few lines.
+    week = [4, 300, 300, 300, 300, 300, 300]
+    contracts((week * 10)[:64])
+    contracts([300] * 70 + [1], ended=-1)
+    # A day of the past, where the forecast is from there.
+    past = dt.date.today() - dt.timedelta(days=3)
+    assert "has 2 lines" in broken(contracts, [40] * 67 + [2, 40, 40], cutoff=str(past))
+
+
+def test_old_lines(contracts: Contracts) -> None:
+    contracts([40] * 70, freshness_days=2)
+    told = broken(contracts, [40] * 70, ended=9, freshness_days=2)
+    day = dt.date.today() - dt.timedelta(days=10)
+    assert f"is of {day} 10:00 (order_columns.ordered_at)" in told
+    assert "freshness_days allows 2" in told
+    # From a date of the past, old lines are what is wanted.
+    contracts([40] * 70, ended=9, freshness_days=2, as_of=str(day))
+    # One dated ahead does not make the rest fresh.
+    ahead = "insert into raw.sales values ('a', timestamp '2999-01-01', 1)"
+    assert f"{day}" in broken(contracts, [40] * 70, ended=9, freshness_days=2, sql=ahead)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("alter table raw.sales alter sold_at type varchar", "sold_at has become VARCHAR; in the last run it was TIMESTAMP, and order_columns.ordered_at reads it"),
+        ("alter table raw.sales drop column qty", "no longer has the column qty (INTEGER in the last run), which order_columns.quantity reads. It has: sku, sold_at."),
+    ],
+)  # fmt: skip
+def test_drift_of_a_column_that_is_read(contracts: Contracts, sql: str, told: str) -> None:
+    before, _ = contracts([40] * 70)
+    assert told in broken(contracts, [40] * 70, before=before, sql=sql)
+
+
+def test_drift_that_does_no_harm_is_noted(contracts: Contracts) -> None:
+    before, _ = contracts([40] * 70, sql="alter table raw.sales add column note varchar")
+    _, notes = contracts(
+        [40] * 70,
+        before=before,
+        sql="alter table raw.sales add column channel varchar; alter table raw.sales alter qty type bigint",
+    )
+    assert notes == [
+        '"raw"."sales" has a new column channel (VARCHAR).',
+        '"raw"."sales" no longer has the column note, which nothing reads.',
+        '"raw"."sales".qty has become BIGINT; it was INTEGER.',
+    ]
+    elsewhere = {"order_lines": before["order_lines"] | {"relation": '"raw"."other"'}}
+    assert contracts([40] * 70, before=elsewhere)[1] == []

@@ -27,7 +27,10 @@ from trendcast.pipeline import Workspace
 from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
-COMMANDS = ("demo", "run", "train", "forecast", "backtest", "runs", "doctor", "audit")
+COMMANDS = (
+    *("init", "demo", "run", "train", "forecast", "backtest", "customers", "runs", "doctor"),
+    *("audit", "reproduce"),
+)
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
@@ -393,6 +396,7 @@ def test_a_full_refresh_reaches_dbt(monkeypatch):
         raise AskedError(full_refresh)
 
     monkeypatch.setattr(pipeline, "_run", lambda *args: nullcontext((None, None)))
+    monkeypatch.setattr(pipeline, "_check_contracts", lambda *args, **options: [])
     monkeypatch.setattr(pipeline, "_was_made_with_other_sql", lambda workspace: False)
     monkeypatch.setattr(pipeline, "_build", build)
     workspace = SimpleNamespace(models=lambda names: [])

@@ -265,6 +265,8 @@ def test_every_var_the_panel_may_depend_on_is_in_the_digest() -> None:
         *("tracking_alpha", "tracking_limit", "revision_limit", "stale_forecast_periods"),
         *("stale_model_periods", "trend_threshold", "trend_probability", "trend_support"),
         *("demand_groups", "group_correlation", "budget_rows"),
+        *("response_group", "response_periods", "price_elasticity", "price_elasticity_std"),
+        *("promotion_depths", "customer_item", "customer_items", "customer_days"),
     }
     assert listed | elsewhere == set(project["vars"]["trendcast"])
     assert not listed & elsewhere

@@ -141,6 +141,7 @@ def expected_calendar(day: dt.date, named: set[dt.date]) -> dict[str, float]:
         "until_holiday": min([(h - day).days for h in named if h >= day] + [14]) / 14,
         "payday": float(any(abs((d - day).days) <= 1 for d in month_end + middle)),
         "month": day.month,
+        "month_day": day.day,
         "days_in_period": 1,
         "week_sin_1": math.sin(angle),
         "week_cos_1": math.cos(angle),
@@ -346,7 +347,9 @@ def test_other_grains(make_shop: Callable[..., Shop], grain: str) -> None:
             assert row[column] == pytest.approx(mean, abs=1e-9), (row["ds"], column)
         assert row["holiday_lead"] == following["is_holiday"]
         assert following["holiday_lag"] == row["is_holiday"]
-        assert row["month"] == (row["ds"] + (3 * DAY if grain == "week" else 0 * DAY)).month
+        middle = row["ds"] + (3 * DAY if grain == "week" else 0 * DAY)
+        assert row["month"] == middle.month
+        assert row["month_day"] == (middle.day if grain == "week" else (len(inside) + 1) / 2)
         for k in (1, 2, 3):
             angles = [
                 k * 2 * math.pi * (d.month - 1 + d.day / 31) / 12

@@ -17,8 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.conftest import REPO
 from trendcast import ledger, pipeline
-from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError
+from trendcast.dbt import Dbt
+from trendcast.errors import ArtifactError, UsageError, WarehouseError, WarehouseLockedError
 from trendcast.pipeline import Workspace
 from trendcast.project import Project
 from trendcast.warehouse.duckdb import DuckDBWarehouse
@@ -122,6 +124,7 @@ def test_commit_writes_every_row_and_the_run(
         "coefficients": 1,
         "explanations": 0,
         "weights": 0,
+        "next_purchases": 0,
     }.items():
         assert count(warehouse, table) == n
         keys = warehouse.query(f"select distinct run_id from {table}").to_pylist()
@@ -132,7 +135,7 @@ def test_commit_writes_every_row_and_the_run(
     (row,) = ledger.runs(warehouse, ledger_project)
     assert (row["run_id"], row["command"], row["status"]) == (run.run_id, "train", "committed")
     told = [row[f"{table}_rows"] for table in ledger.ROW_TABLES]
-    assert told == [4, 2, 1, 0, 0]
+    assert told == [4, 2, 1, 0, 0, 0]
     assert (row["horizon"], row["cutoff"], row["error"]) == (1, None, None)
     assert row["started_at"] <= row["finished_at"]
     (artifact,) = json.loads(row["artifacts"])
@@ -435,7 +438,7 @@ def test_a_full_disk_is_told(artifacts_dir: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def workspace(path: Path, ledger_project: Project, artifacts_dir: Path) -> Workspace:
     """A workspace on the warehouse; no dbt is run."""
-    dbt = SimpleNamespace(project_dir=artifacts_dir.parent)
+    dbt = SimpleNamespace(project_dir=artifacts_dir.parent, vars={})
     output = {"type": "duckdb", "path": str(path)}
     return Workspace(dbt, output, ledger_project, artifacts_dir)  # type: ignore[arg-type]
 
@@ -508,3 +511,123 @@ def test_a_model_of_another_panel_is_not_used(
     run.commit(warehouse, ledger_project)
     with pytest.raises(ArtifactError, match="on day quantity category"):
         ledger.trained_run(warehouse, ledger_project, ["ridge"])
+
+
+# --- Ledgers of other versions ---
+
+# As 0.1.0 made it. It never changes: what was written with it must stay readable.
+FIRST_SHAPE = """
+create schema analytics_trendcast;
+create table analytics_trendcast.runs (
+    run_id varchar not null, command varchar not null, status varchar not null, started_at timestamp
+    not null, finished_at timestamp not null, cutoff date, panel varchar, grain varchar, horizon
+    integer, n_series bigint, models varchar, seed bigint, trained_run_id varchar, forecasts_rows
+    bigint, backtests_rows bigint, coefficients_rows bigint, explanations_rows bigint, weights_rows
+    bigint, forecasts_sha256 varchar, data_fingerprint varchar, config_fingerprint varchar,
+    git_commit varchar, settings varchar, versions varchar, timings varchar, artifacts varchar,
+    error varchar
+);
+create table analytics_trendcast.forecasts (
+    run_id varchar not null, model varchar not null, series_id varchar not null, cutoff date not
+    null, target_date date not null, lead integer not null, mean double precision, q025 double
+    precision, q05 double precision, q10 double precision, q25 double precision, q50 double
+    precision, q75 double precision, q90 double precision, q95 double precision, q975 double
+    precision
+);
+create table analytics_trendcast.backtests (
+    run_id varchar not null, model varchar not null, fold integer not null, series_id varchar not
+    null, cutoff date not null, target_date date not null, lead integer not null, demand_class
+    varchar, error_scale double precision, actual double precision, mean double precision, q025
+    double precision, q05 double precision, q10 double precision, q25 double precision, q50 double
+    precision, q75 double precision, q90 double precision, q95 double precision, q975 double
+    precision
+);
+create table analytics_trendcast.coefficients (
+    run_id varchar not null, model varchar not null, lead_bucket integer not null, feature varchar
+    not null, component varchar, coefficient double precision, feature_mean double precision,
+    feature_std double precision, is_dropped boolean, penalty double precision
+);
+create table analytics_trendcast.explanations (
+    run_id varchar not null, model varchar not null, series_id varchar not null, cutoff date not
+    null, target_date date not null, lead integer not null, component varchar not null, contribution
+    double precision
+);
+create table analytics_trendcast.weights (
+    run_id varchar not null, model varchar not null, fold integer not null, demand_class varchar not
+    null, lead_bucket integer not null, member varchar not null, weight double precision, n_rows
+    bigint
+);
+insert into analytics_trendcast.runs by name select
+    '20260101T000000-abcdef' as run_id, 'run' as command, 'committed' as status, timestamp '2026-01-01' as started_at,
+    timestamp '2026-01-01 00:01:00' as finished_at, date '2025-12-31' as cutoff,
+    'day quantity category' as panel, 'day' as grain, 1 as horizon, 1 as n_series,
+    '["seasonal_naive", "ridge"]' as models, 7 as seed, 1 as forecasts_rows, '{}' as timings, '[]' as artifacts;
+insert into analytics_trendcast.forecasts by name select
+    '20260101T000000-abcdef' as run_id, 'ridge' as model, 'a' as series_id, date '2025-12-31' as cutoff,
+    date '2026-01-01' as target_date, 1 as lead, 1.5 as mean, 0.1 as q025, 0.2 as q05, 0.3 as q10, 0.4 as q25,
+    1.0 as q50, 2.0 as q75, 3.0 as q90, 4.0 as q95, 5.0 as q975;
+"""
+
+
+def test_a_ledger_of_the_first_version_is_upgraded_and_keeps_its_rows(
+    tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.duckdb"
+    config = {"storage_compatibility_version": "v1.0.0"}
+    output = {"type": "duckdb", "path": str(path), "config_options": config}
+    relations = {name: f'"old"."analytics_trendcast"."{name}"' for name in TABLES}
+    old = replace(project, relations=relations)
+    with DuckDBWarehouse.open(output, read_only=False) as warehouse:
+        warehouse.execute(FIRST_SHAPE)
+        before = warehouse.query("select * from analytics_trendcast.forecasts")
+        with pytest.raises(
+            WarehouseError, match=r"older trendcast.* has no inputs, ledger_version"
+        ):
+            ledger.require_tables(warehouse, old)
+        # Read as it is, and a run that fails before dbt has upgraded it says so in it.
+        latest = ledger.latest_run(warehouse, old)
+        assert latest is not None and latest["run_id"] == "20260101T000000-abcdef"
+        new_run(tmp_path / "artifacts").fail(warehouse, old, ValueError("no disk"))
+        assert [r["status"] for r in ledger.runs(warehouse, old)] == ["failed", "committed"]
+    monkeypatch.setenv("TRENDCAST_DUCKDB_PATH", str(path))
+    monkeypatch.setenv("DBT_LOG_PATH", str(tmp_path / "logs"))
+    vars = {"shop_schema": "raw"}
+    dbt = Dbt(REPO / "dbt_project", REPO / "profiles", vars=vars, target_path=tmp_path / "target")
+    dbt.build(["tag:trendcast_ledger"])
+    with DuckDBWarehouse.open(output, read_only=False) as warehouse:
+        ledger.require_tables(warehouse, old)
+        assert warehouse.query("select * from analytics_trendcast.forecasts") == before
+        newest, first = ledger.runs(warehouse, old)
+        assert (first["run_id"], first["ledger_version"]) == ("20260101T000000-abcdef", None)
+        run = new_run(tmp_path / "artifacts", inputs="{}")
+        run.stage("forecasts", forecasts(), model="ridge")
+        run.commit(warehouse, old)
+        newest = ledger.runs(warehouse, old)[0]
+        assert (newest["run_id"], newest["ledger_version"]) == (run.run_id, ledger.LEDGER_VERSION)
+
+
+def test_a_newer_ledger_is_left_alone(
+    workspace: Workspace, warehouse: DuckDBWarehouse, ledger_project: Project, artifacts_dir: Path
+) -> None:
+    new_run(artifacts_dir).commit(warehouse, ledger_project)
+    warehouse.execute("update runs set ledger_version = 99")
+    told = r"newer trendcast \(ledger version 99; this one, trendcast .*, knows 2\)"
+    with pytest.raises(WarehouseError, match=told):
+        ledger.require_tables(warehouse, ledger_project)
+    warehouse.close()
+    with (
+        pytest.raises(WarehouseError, match=told),
+        pipeline._run(workspace, "train", ["ridge"]),
+    ):
+        raise AssertionError("it must not begin")
+
+
+def test_a_run_is_found_by_its_id(
+    warehouse: DuckDBWarehouse, ledger_project: Project, artifacts_dir: Path
+) -> None:
+    run = new_run(artifacts_dir)
+    run.commit(warehouse, ledger_project)
+    assert ledger.find_run(warehouse, ledger_project, run.run_id)["command"] == "train"
+    misspelt = run.run_id[:-1] + "x"
+    with pytest.raises(UsageError, match=f"Unknown run '{misspelt}'. Did you mean '{run.run_id}'"):
+        ledger.find_run(warehouse, ledger_project, misspelt)

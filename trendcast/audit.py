@@ -22,7 +22,7 @@ import yaml
 from trendcast.dbt import FEATURES
 from trendcast.errors import DataError, UsageError
 from trendcast.project import Project, profile_name
-from trendcast.warehouse import connect, quote
+from trendcast.warehouse import connect, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ COMPARED = {
 }
 # Columns that tell builds apart, and say nothing of what was known.
 UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with'))"
-AS_LOADED = "as loaded"
+CUT_OFF, AS_LOADED, ABSURD_FUTURE = "cut off", "as loaded", "absurd future"
 ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
 
@@ -112,10 +112,9 @@ def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
         f"then least({quantity} * {factor}, {settings.max_quantity}) else {quantity} end"
     )
     cut_off = {"as_of": cut, "cutoff": cut}
-    found: dict[str, dict[str, Any]] = {
-        "cut off": cut_off,
-        "absurd future": {"order_columns": columns},
-    }
+    found: dict[str, dict[str, Any]] = {CUT_OFF: cut_off}
+    if not workspace.project.stages_orders_itself:  # who does reads no var order_columns
+        found[ABSURD_FUTURE] = {"order_columns": columns}
     if settings.order_columns.get("loaded_at"):
         found[AS_LOADED] = cut_off | {"loaded_before": _loaded_before(cut)}
     return found
@@ -202,13 +201,22 @@ def _both(whole: Build, other: Build) -> Iterator[Warehouse]:
     """Open two builds side by side, as ``whole`` and ``other``."""
     with connect({"type": "duckdb", "path": ":memory:"}, read_only=False) as warehouse:
         for alias, one in (("whole", whole), ("other", other)):
-            warehouse.execute(f"attach '{one.path}' as {alias} (read_only)")
+            warehouse.execute(f"attach {literal(str(one.path))} as {alias} (read_only)")
         yield warehouse
 
 
 def _require_change(whole: Build, other: Build, cut: str) -> None:
-    """Refuse to call a comparison a proof where the two builds are the same after the cut too."""
+    """Refuse to call a comparison a proof where nothing was cut, or nothing comes after the cut."""
     with _both(whole, other) as warehouse:
+        lines = _inside("other", other, "int_order_lines_checked")
+        if not other.name.startswith(ABSURD_FUTURE) and len(
+            warehouse.query(f"select 1 from {lines} where order_date > date '{cut}' limit 1")
+        ):
+            raise DataError(
+                f"The build on data cut off at {cut} has later order lines: your project's stg_order_lines does not keep to "
+                "the vars as_of and loaded_before, so the audit would prove nothing. End it with "
+                "where {{ trendcast.read_as_of('<date of order>', '<time of load, UTC>') }}."
+            )
         rows = warehouse.query(
             f"select 1 from (select {UNCOMPARED} from {_inside('whole', whole, 'int_sales_filled')} "
             f"except all select {UNCOMPARED} from {_inside('other', other, 'int_sales_filled')}) limit 1"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime as dt
+import re
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from trendcast.errors import DataError, WarehouseError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trendcast.features import Features
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
@@ -20,11 +26,15 @@ TYPES = {
     "revenue": "decimal(18, 6)",
     "discount": "decimal(18, 6)",
 }
+OVERRIDE = "If this is how the shop is, `trendcast run --no-data-checks` goes on."
 PERIOD_DAYS = {"day": 1.0, "week": 7.0, "month": 30.44}
 
 
 def check_orders(warehouse: Warehouse, project: Project) -> None:
     """Check the raw order lines in one pass, before dbt touches anything.
+
+    Where the project stages its orders itself, nobody but it knows the raw tables: what came of them is checked after the
+    build.
 
     Raises
     ------
@@ -32,6 +42,8 @@ def check_orders(warehouse: Warehouse, project: Project) -> None:
         The table is missing or empty, a mapped column does not exist or cannot be read, no quantity is above
         zero, or the history is not longer than the horizon.
     """
+    if project.stages_orders_itself:
+        return
     orders = project.orders
     if not warehouse.exists(orders):
         if project.orders_schema == DEMO_SCHEMA:
@@ -140,6 +152,173 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
             f"span {row['first_at']:%Y-%m-%d} to {row['last_at']:%Y-%m-%d}, {periods} {settings.grain}s. "
             "Lower the var horizon, or load more history."
         )
+
+
+# --- Data contracts ---
+
+MAPPINGS = {
+    "order_lines": "order_columns",
+    "products": "product_columns",
+    "promotions": "promotion_columns",
+    "events": "event_columns",
+    "prices": "price_columns",
+    "reviews": "review_columns",
+    "inventory": "inventory_columns",
+    "exchange_rates": "exchange_rate_columns",
+    "supply": "supply_columns",
+    "purchase_orders": "purchase_order_columns",
+}
+USUAL_WEEKS = 8
+# With fewer weeks there is no usual.
+LEAST_WEEKS = 4
+Sources = dict[str, dict[str, Any]]
+
+
+def check_contracts(
+    warehouse: Warehouse, project: Project, vars: Mapping[str, Any], before: Sources | None
+) -> tuple[Sources, list[str]]:
+    """Stop a run whose data are not what they used to be: old, too few or too many, or of another type.
+
+    Parameters
+    ----------
+    vars
+        The value of every var.
+    before
+        The sources' columns in the last run, None for the first.
+
+    Returns
+    -------
+    Sources
+        The sources' columns now.
+    list of str
+        What has changed and does no harm, such as a new column.
+
+    Raises
+    ------
+    DataError
+        Says what came, what is usual and which var or flag decides.
+    """
+    if project.stages_orders_itself:
+        return {}, []
+    if not warehouse.exists(project.orders):
+        return {}, []  # the demo, which dbt's first build loads
+    now = source_columns(warehouse, project)
+    notes = [note for name in now for note in _schema_drift(name, now, before or {}, vars)]
+    _check_freshness(warehouse, project, vars)
+    _check_volume(warehouse, project, vars)
+    return now, notes
+
+
+def source_columns(warehouse: Warehouse, project: Project) -> Sources:
+    """Return the relation and the columns, with their types, of each table of the shop."""
+    return {
+        name: {"relation": relation, "columns": warehouse.columns(relation)}
+        for name, relation in project.sources.items()
+        if warehouse.exists(relation)
+    }
+
+
+def _schema_drift(name: str, now: Sources, before: Sources, vars: Mapping[str, Any]) -> list[str]:
+    if name not in before or before[name]["relation"] != now[name]["relation"]:
+        return []
+    relation = now[name]["relation"]
+    old, new = before[name]["columns"], now[name]["columns"]
+    mapping = {k: str(v) for k, v in (vars.get(MAPPINGS[name]) or {}).items() if v is not None}
+    notes = [
+        f"{relation} has a new column {column} ({new[column]})." for column in new.keys() - old
+    ]
+    for column, kind in old.items():
+        uses = [
+            f"{MAPPINGS[name]}.{key}"
+            for key, text in mapping.items()
+            if re.search(rf"(?<![\w]){re.escape(column)}(?![\w])", text, re.IGNORECASE)
+        ]
+        if column not in new:
+            if uses:
+                raise DataError(
+                    f"{relation} no longer has the column {column} ({kind} in the last run), which {', '.join(uses)} "
+                    f"reads. It has: {', '.join(new)}. Bring it back or correct the var. {OVERRIDE}"
+                )
+            notes.append(f"{relation} no longer has the column {column}, which nothing reads.")
+        elif _family(kind) != _family(new[column]) and uses:
+            raise DataError(
+                f"{relation}.{column} has become {new[column]}; in the last run it was {kind}, and {', '.join(uses)} "
+                f"reads it. {OVERRIDE}"
+            )
+        elif kind != new[column]:
+            notes.append(f"{relation}.{column} has become {new[column]}; it was {kind}.")
+    return sorted(notes)
+
+
+def _family(kind: str) -> str:
+    """Return what types that read alike have in common."""
+    name = kind.upper().split("(")[0]
+    number = name.endswith("INT") or name in ("INTEGER", "DECIMAL", "FLOAT", "DOUBLE")
+    return "NUMBER" if number else re.sub(r"_(NS|MS|S)$", "", name)
+
+
+def _check_freshness(warehouse: Warehouse, project: Project, vars: Mapping[str, Any]) -> None:
+    limit = vars["freshness_days"]
+    if limit is None or vars["cutoff"] or vars["as_of"]:
+        return  # a forecast from a date of the past is old on purpose
+    mapping = project.settings.order_columns
+    column = "loaded_at" if mapping.get("loaded_at") else "ordered_at"
+    at = warehouse.safe_cast(str(mapping[column]), "timestamp")
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    # An order dated ahead does not make a table fresh.
+    newest = warehouse.query(
+        f"select max(case when {at} <= ? then {at} end) as newest from {project.orders}",
+        [now + dt.timedelta(days=1)],
+    )
+    newest_at = newest.column("newest")[0].as_py()
+    if newest_at is None or (now - newest_at).total_seconds() > limit * 86400:
+        raise DataError(
+            f"The newest line of {project.orders} is of {newest_at:%Y-%m-%d %H:%M} (order_columns.{column}), "
+            f"{(now - newest_at).days} days ago; the var freshness_days allows {limit}. Load the newer lines. "
+            f"{OVERRIDE}"
+        )
+
+
+def _check_volume(warehouse: Warehouse, project: Project, vars: Mapping[str, Any]) -> None:
+    """Compare the lines of the last whole day with those usual on its weekday."""
+    last = last_whole_day(project.settings.order_timezone)
+    for name in ("cutoff", "as_of"):
+        if vars[name]:
+            last = min(last, dt.date.fromisoformat(str(vars[name])[:10]))
+    date = project.settings.order_date
+    rows = warehouse.query(
+        f"""
+        with dated as (select {date} as d from {project.orders}),
+        past as (select d from dated where d <= ? and d >= cast('0001-01-01' as date)),
+        recent as (select d from past where d >= (select max(d) from past) - {7 * USUAL_WEEKS})
+        select cast(d as date) as d, count(*) as n, (select min(d) from past) as first_d
+        from recent group by d order by d
+        """,
+        [last],
+    ).to_pylist()
+    if not rows:
+        return
+    counts = {row["d"]: row["n"] for row in rows}
+    day = max(counts)
+    earlier = [day - dt.timedelta(days=7 * week) for week in range(1, USUAL_WEEKS + 1)]
+    usual = sorted(counts.get(d, 0) for d in earlier if d >= rows[0]["first_d"])
+    if len(usual) < LEAST_WEEKS or median(usual) < vars["volume_lines"]:
+        return
+    share = counts[day] / median(usual)
+    if not vars["volume_low"] <= share <= vars["volume_high"]:
+        few = share < 1
+        raise DataError(
+            f"{project.orders} has {counts[day]:,} lines of {day:%A, %Y-%m-%d}; usual on that weekday are "
+            f"{median(usual):,.0f} (the median of {len(usual)} weeks). The vars volume_low and volume_high allow "
+            f"{vars['volume_low']} to {vars['volume_high']} times as many. "
+            + ("Load the rest of the day. " if few else "Look for lines loaded twice. ")
+            + OVERRIDE
+        )
+
+
+def last_whole_day(timezone: str | None) -> dt.date:
+    """Return yesterday on the shop's clock."""
+    return dt.datetime.now(ZoneInfo(timezone) if timezone else None).date() - dt.timedelta(days=1)
 
 
 def check_panel(features: Features, *, folds: bool) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from trendcast import __version__
-from trendcast.errors import TrendcastError, UsageError
+from trendcast.errors import Stopped, Terminated, TrendcastError, UsageError
 
 app = typer.Typer(
     name="trendcast",
@@ -114,6 +117,62 @@ def demo(
     _print(summary, as_json, _summary)
 
 
+@app.command(
+    epilog="Example: trendcast init orders.csv products.csv --dir shop && cd shop && trendcast run"
+)
+def init(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="CSV or Parquet files, or one DuckDB file, with your orders."),
+    ],
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Folder of the new project; it must be empty.")
+    ] = Path("shop"),
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="Correct a guess, repeatable: --map quantity=units, --map orders_table=sales.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at your tables, guess what their columns mean, and write a project that is ready to run."""
+    from trendcast import scaffold
+
+    found = scaffold.propose(sources, _pairs(mapped))
+
+    def show(told: dict[str, Any]) -> None:
+        from trendcast.summary import print_guess
+
+        print_guess(told)
+
+    _print(found.told(), as_json, show)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise UsageError(
+                "Nothing was written. Look at the guesses above, and add --yes to write them."
+            )
+        typer.confirm(f"Write this to {folder}?", abort=True)
+    scaffold.write(found, folder)
+    _say(
+        f"Wrote {folder}. Next: cd {folder} && trendcast run. To correct a guess, edit dbt_project.yml.",
+        as_json,
+    )
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """Return NAME=VALUE options as a mapping."""
+    found = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"--map takes NAME=COLUMN, such as quantity=units; came: {text!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
 @app.command(epilog="Example: trendcast run --vars '{horizon: 14}' --model ridge")
 def run(
     models: Models = None,
@@ -123,6 +182,16 @@ def run(
     ] = True,
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Build every row of the panel anew.")
+    ] = False,
+    data_checks: Annotated[
+        bool,
+        typer.Option(
+            "--data-checks/--no-data-checks",
+            help="Stop on old, few or retyped data (vars freshness_days, volume_low, ...).",
+        ),
+    ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a run that failed had finished.")
     ] = False,
     project_dir: ProjectDir = None,
     profiles_dir: ProfilesDir = None,
@@ -143,8 +212,10 @@ def run(
         select=select or [],
         with_backtest=backtest,
         full_refresh=full_refresh,
+        resume=resume,
+        data_checks=data_checks,
     )
-    _print(summary, as_json, _summary)
+    _print(summary, as_json, _ran)
 
 
 @app.command(epilog="Example: trendcast train --model ridge --model lstm")
@@ -196,6 +267,28 @@ def backtest(
 
     workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
     _print(pipeline.backtest(workspace, models=models), as_json, _step)
+
+
+@app.command(epilog="Example: trendcast customers --json")
+def customers(
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""
+    from trendcast import pipeline
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+
+    def show(told: dict[str, Any]) -> None:
+        from trendcast.summary import print_customers
+
+        print_customers(told)
+
+    _print(pipeline.customers(workspace), as_json, show)
 
 
 @app.command(epilog="Example: trendcast runs --limit 5")
@@ -280,6 +373,32 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: trendcast reproduce 20261124T170238-e6d127")
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="A run of `trendcast run`, see `trendcast runs`.")],
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    artifacts_dir: Artifacts = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a run with its recorded inputs, nothing published; exit code 1 if its forecasts come out otherwise."""
+    from trendcast.reproduce import reproduce as repeat
+
+    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
+    found = repeat(workspace, run_id)
+
+    def show(found: dict[str, Any]) -> None:
+        from trendcast.summary import print_reproduced
+
+        print_reproduced(found)
+
+    _print(found, as_json, show)
+    if not found["equal"]:
+        raise typer.Exit(1)
+
+
 simulate = typer.Typer(
     name="simulate",
     no_args_is_help=True,
@@ -335,6 +454,8 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
     """Read --vars as dbt does: one YAML mapping."""
     import yaml
 
+    from trendcast.vars import plain
+
     if not text:
         return {}
     try:
@@ -343,13 +464,22 @@ def _parse_vars(text: str | None) -> dict[str, Any]:
         raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(parsed, dict):
         raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
-    return parsed
+    return {str(name): plain(value) for name, value in parsed.items()}
 
 
 def _summary(summary: dict[str, Any]) -> None:
     from trendcast.summary import print_summary
 
     print_summary(summary)
+
+
+def _ran(summary: dict[str, Any]) -> None:
+    for note in summary.get("notes", ()):
+        print(f"Note: {note}")
+    if "resumed" in summary:
+        kept = summary["resumed"]
+        print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
+    _summary(summary)
 
 
 def _step(told: dict[str, Any]) -> None:
@@ -373,13 +503,41 @@ def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
     try:
-        app()
+        with _stoppable():
+            app()
     except TrendcastError as error:
-        print(f"trendcast: {error}", file=sys.stderr)
+        print("\n".join([f"trendcast: {error}", *_notes(error)]), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("trendcast: stopped; nothing of the run under way was kept.", file=sys.stderr)
+    except (Stopped, KeyboardInterrupt) as error:
+        kept = _notes(error) or ["Nothing of a run under way was kept."]
+        print("\n".join(["trendcast: stopped.", *kept]), file=sys.stderr)
         sys.exit(1)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Take SIGTERM, which schedulers and containers send, and Ctrl-C alike: tidy up and say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        raise Terminated if number == signal.SIGTERM else Stopped
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for each in before:
+            signal.signal(each, stop)
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trendcast.dbt_server import END
-from trendcast.errors import DbtError, UsageError
+from trendcast.errors import DbtError, Terminated, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,6 +97,10 @@ class Dbt:
         for result in self._results():
             statuses[result["status"]] = statuses.get(result["status"], 0) + 1
         return statuses
+
+    def install(self) -> None:
+        """Install the packages of ``packages.yml``, as `dbt deps` does."""
+        self._run(["deps"])
 
     def compile(self, select: Sequence[str]) -> None:
         """Render the SQL of what ``select`` names, under ``compiled`` of the artefacts, and run none of it."""
@@ -199,6 +203,9 @@ class _Server:
                 if end:
                     ended = True
                     return int(code)
+        except Terminated:
+            process.terminate()  # Ctrl-C reaches dbt by itself; this does not
+            raise
         finally:
             if not ended:
                 # It ended with its command; or we were interrupted, and wait until dbt has let go of the warehouse.

@@ -26,6 +26,13 @@ def main() -> None:
     _die_with_parent()
     # Ctrl-C is for the dbt under way, which stops and says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    under_way: list[int] = []
+
+    def stop(*_: Any) -> None:
+        for pid in under_way:
+            os.kill(pid, signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, stop)
     from dbt.cli.main import cli
 
     for line in sys.stdin:
@@ -37,12 +44,15 @@ def main() -> None:
         if child == 0:
             _die_with_parent()
             _run(cli, request)
+        under_way.append(child)
         _, status = os.waitpid(child, 0)
+        under_way.clear()
         print(f"{END}{os.waitstatus_to_exitcode(status)}", flush=True)
 
 
 def _run(cli: Callable[..., Any], request: dict[str, Any]) -> NoReturn:
     """Become dbt with these arguments."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for dbt to read
     os.environ.clear()

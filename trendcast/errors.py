@@ -39,6 +39,14 @@ class ArtifactError(TrendcastError):
     """A model file is missing, altered, made by another version, or cannot be written."""
 
 
+class Stopped(BaseException):
+    """The process was told to end, by Ctrl-C; no KeyboardInterrupt, which the command line's library would swallow."""
+
+
+class Terminated(Stopped):
+    """The process was told to end by SIGTERM, which does not reach dbt by itself."""
+
+
 def one_of(what: str, came: str, valid: list[str]) -> UsageError:
     """Build the error for a name that is not among the valid ones, with the nearest as a suggestion."""
     from difflib import get_close_matches

@@ -2,7 +2,8 @@
 
 While a run is under way its rows lie as Parquet files in its own folder beside its model files. One
 transaction then appends them all. A process that dies at any moment leaves either nothing in the warehouse or
-a whole run; the folder it leaves behind is swept away by the next run.
+a whole run. The folder it leaves behind has a journal of what was finished, hashes included: `trendcast run --resume`
+goes on from it, and any other run sweeps it away.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError
+from trendcast import __version__
+from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
-ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights")
+ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases")
+# Shape of the ledger. 2 added ledger_version and inputs to runs; dbt adds columns to a ledger that lacks them.
+LEDGER_VERSION = 2
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
+JOURNAL = "journal.json"
+# Models a backtest trains once for all folds, kept until the commit.
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass
@@ -43,7 +50,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast`` or ``backtest``.
+        ``run``, ``train``, ``forecast``, ``backtest`` or ``customers``.
     artifacts_dir
         Parent of the runs' folders.
     """
@@ -57,6 +64,10 @@ class Run:
     _staged: list[tuple[str, Path, dict[str, str | int]]] = field(default_factory=list)
     _rows: dict[str, int] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
+    _trained: list[str] = field(default_factory=list)
+    _checkpoints: list[str] = field(default_factory=list)
+    _hashes: dict[str, str] = field(default_factory=dict)
+    _identity: dict[str, Any] | None = None
     _is_committed: bool = False
 
     def __post_init__(self) -> None:
@@ -80,9 +91,28 @@ class Run:
             self._make(folder)
             pq.write_table(rows, path, compression="zstd")
         self._staged.append((table, path, constants))
+        self._hashes.pop(path.relative_to(self.directory).as_posix(), None)
         self._rows[table] = self._rows.get(table, 0) + len(rows)
         if table == "forecasts":
             self._digests[str(constants.get("model"))] = _digest(rows)
+        self._note()
+
+    def has(self, table: str, **constants: str | int) -> bool:
+        """Whether rows with these constants are staged, by this process or the one it goes on from."""
+        return any((name, c) == (table, constants) for name, _, c in self._staged)
+
+    def drop_from(self, model: str) -> None:
+        """Forget the rows staged from the first of a model on; for one whose rows only make sense together."""
+        first = [c.get("model") for _, _, c in self._staged].index(model)
+        for table, path, _ in self._staged[first:]:
+            self._rows[table] -= pq.read_metadata(path).num_rows
+            self._hashes.pop(path.relative_to(self.directory).as_posix(), None)
+        del self._staged[first:]
+        self._note()
+
+    def has_trained(self, model: str) -> bool:
+        """Whether the model's files are in the run's folder."""
+        return model in self._trained
 
     def staged(self, table: str, **constants: str | int) -> pa.Table:
         """Return the rows staged with these constants."""
@@ -108,6 +138,64 @@ class Run:
                     "bytes": path.stat().st_size,
                 }
             )
+        self._trained.append(model)
+        self._note()
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Return the folder of a checkpoint that is whole, or None."""
+        return self.directory / CHECKPOINTS / name if name in self._checkpoints else None
+
+    def keep_checkpoint(self, name: str, save: Callable[[Path], object]) -> None:
+        """Write what only a run that goes on from this one needs; it is removed at the commit."""
+        if self._identity is None:
+            return
+        path = self.directory / CHECKPOINTS / name
+        with _disk(path):
+            self._make(path)
+            save(path)
+        self._checkpoints.append(name)
+        self._note()
+
+    def can_be_resumed_as(self, identity: dict[str, Any]) -> None:
+        """From now on keep a journal, under what must be the same for another process to go on from here."""
+        self._identity = identity
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether something is finished that another process could go on from."""
+        has_any = bool(self._staged or self._trained)
+        return self._identity is not None and has_any and not self._is_committed
+
+    def adopt(self, left: Leftover) -> list[str]:
+        """Take over what another run finished, as far as its hashes hold, and return the names of its steps."""
+        with _disk(self.directory):
+            left.directory.rename(self.directory)
+        journal = left.journal
+        checked = {entry["path"]: entry["sha256"] for entry in journal["files"]}
+
+        def is_whole(path: str) -> bool:
+            file = self.directory / path
+            return file.is_file() and sha256(file) == checked[path]
+
+        for entry in journal["staged"]:
+            if not is_whole(entry["path"]):
+                break  # files are numbered, so that what comes later cannot be kept without it
+            path = self.directory / entry["path"]
+            self._staged.append((entry["table"], path, entry["constants"]))
+            self._rows[entry["table"]] = self._rows.get(entry["table"], 0) + entry["rows"]
+            if entry["table"] == "forecasts":
+                self._digests[str(entry["constants"].get("model"))] = entry["digest"]
+        for model in journal["trained"]:
+            files = [path for path in checked if path.startswith(f"{model}/")]
+            if all(map(is_whole, files)):
+                self.add_artifacts(model, [self.directory / path for path in files])
+        for name in journal["checkpoints"]:
+            files = [path for path in checked if path.startswith(f"{CHECKPOINTS}/{name}/")]
+            if files and all(map(is_whole, files)):
+                self._checkpoints.append(name)
+        self._note()
+        staged = [" ".join([t, *map(str, c.values())]) for t, _, c in self._staged]
+        return [*staged, *(f"trained {model}" for model in self._trained)]
 
     def commit(self, warehouse: Warehouse, project: Project) -> None:
         """Append all staged rows and the run's own row, in one transaction."""
@@ -133,6 +221,43 @@ class Run:
         if not self._is_committed:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def _note(self) -> None:
+        """Write the journal anew: aside, then in its place, so that it is never half-written."""
+        if self._identity is None:
+            return
+        files = [path for _, path, _ in self._staged]
+        files += [self.artifacts_dir / artifact["path"] for artifact in self.artifacts]
+        for name in self._checkpoints:
+            files += (
+                p for p in sorted((self.directory / CHECKPOINTS / name).rglob("*")) if p.is_file()
+            )
+        for path in files:
+            name = path.relative_to(self.directory).as_posix()
+            if name not in self._hashes:
+                self._hashes[name] = sha256(path)
+        journal = {
+            "format": 1,
+            "identity": self._identity,
+            "staged": [
+                {
+                    "table": table,
+                    "path": path.relative_to(self.directory).as_posix(),
+                    "constants": constants,
+                    "rows": pq.read_metadata(path).num_rows,
+                    "digest": self._digests.get(str(constants.get("model"))),
+                }
+                for table, path, constants in self._staged
+            ],
+            "trained": self._trained,
+            "checkpoints": self._checkpoints,
+            "files": [{"path": path, "sha256": hash} for path, hash in self._hashes.items()],
+        }
+        path = self.directory / JOURNAL
+        with _disk(path):
+            self._make(self.directory)
+            path.with_suffix(".new").write_text(json.dumps(journal))
+            path.with_suffix(".new").replace(path)
+
     def _make(self, folder: Path) -> None:
         """Make a folder inside the run's own, which is marked as uncommitted."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,8 +268,12 @@ class Run:
         """Rows staged per ledger table."""
         return dict(self._rows)
 
+    @property
+    def forecasts_sha256(self) -> str | None:
+        """Hash of the forecast rows staged, without the run's id."""
+        return digest_text(json.dumps(self._digests, sort_keys=True)) if self._digests else None
+
     def _append_row(self, warehouse: Warehouse, project: Project, status: str) -> None:
-        digests = json.dumps(self._digests, sort_keys=True)
         row = {
             "run_id": self.run_id,
             "command": self.command,
@@ -152,12 +281,45 @@ class Run:
             "started_at": self.started_at,
             "finished_at": _now(),
             "artifacts": json.dumps(self.artifacts),
-            "forecasts_sha256": digest_text(digests) if self._digests else None,
+            "forecasts_sha256": self.forecasts_sha256,
+            "ledger_version": LEDGER_VERSION,
             **{f"{table}_rows": self._rows.get(table, 0) for table in ROW_TABLES},
             **self.header,
         }
         present = {name: [value] for name, value in row.items() if value is not None}
+        if (
+            status == "failed"
+        ):  # also where dbt failed before it could add columns to an older ledger
+            has = warehouse.columns(project.relation("runs"))
+            present = {name: value for name, value in present.items() if name in has}
         warehouse.append(project.relation("runs"), pa.table(present))
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a run that did not commit left behind."""
+
+    directory: Path
+    journal: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for another run to go on from it."""
+        return dict(self.journal["identity"])
+
+
+def leftovers(artifacts_dir: Path) -> list[Leftover]:
+    """Return what runs that did not commit left behind, newest first; call it while holding the lock."""
+    found = []
+    for marker in sorted(artifacts_dir.glob(f"*/{UNCOMMITTED}"), reverse=True):
+        path = marker.parent / JOURNAL
+        try:
+            journal = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue  # it died before anything was finished
+        if journal.get("format") == 1:
+            found.append(Leftover(marker.parent, journal))
+    return found
 
 
 def _now() -> dt.datetime:
@@ -222,8 +384,10 @@ def run_lock(artifacts_dir: Path) -> Iterator[None]:
         yield
 
 
-def sweep(artifacts_dir: Path, warehouse: Warehouse, project: Project) -> list[str]:
-    """Remove the folders of runs that never committed; call it while holding the lock."""
+def sweep(
+    artifacts_dir: Path, warehouse: Warehouse, project: Project, *, but: str | None = None
+) -> list[str]:
+    """Remove the folders of runs that never committed, but for one; call it while holding the lock."""
     if not artifacts_dir.is_dir():
         return []
     rows = warehouse.query(
@@ -233,6 +397,8 @@ def sweep(artifacts_dir: Path, warehouse: Warehouse, project: Project) -> list[s
     orphans = []
     for marker in artifacts_dir.glob(f"*/{UNCOMMITTED}"):
         folder = marker.parent
+        if folder.name == but:
+            continue
         if folder.name in committed:
             _tidy(folder)  # it died between the commit and this
         else:
@@ -243,8 +409,10 @@ def sweep(artifacts_dir: Path, warehouse: Warehouse, project: Project) -> list[s
 
 def _tidy(folder: Path) -> None:
     """Leave only the model files in a committed run's folder, and no folder where there are none."""
-    shutil.rmtree(folder / "rows", ignore_errors=True)
+    for name in ("rows", CHECKPOINTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
     with suppress(OSError):
+        (folder / JOURNAL).unlink(missing_ok=True)
         (folder / UNCOMMITTED).unlink(missing_ok=True)
         folder.rmdir()
 
@@ -258,6 +426,22 @@ def runs(warehouse: Warehouse, project: Project, limit: int = 20) -> list[dict[s
         f"select * from {relation} order by finished_at desc, run_id desc limit ?", [limit]
     ).to_pylist()
     return rows
+
+
+def find_run(warehouse: Warehouse, project: Project, run_id: str) -> dict[str, Any]:
+    """Return a run's row.
+
+    Raises
+    ------
+    UsageError
+        There is no such run; names the nearest and the newest.
+    """
+    relation = project.relation("runs")
+    if warehouse.exists(relation):
+        rows = warehouse.query(f"select * from {relation} where run_id = ?", [run_id]).to_pylist()
+        if rows:
+            return dict(rows[0])
+    raise one_of("run", run_id, [row["run_id"] for row in runs(warehouse, project)])
 
 
 def latest_run(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
@@ -318,9 +502,30 @@ def verified_directory(artifacts_dir: Path, run: dict[str, Any], model: str) -> 
 
 
 def require_tables(warehouse: Warehouse, project: Project) -> None:
-    """Raise where dbt has not built the ledger yet."""
+    """Raise where dbt has not built the ledger yet, or built it for another version of trendcast."""
     for name in ("runs", *ROW_TABLES):
         if not warehouse.exists(project.relation(name)):
             raise WarehouseError(
                 f"The ledger table {project.relation(name)} does not exist. Run `dbt build` or `trendcast run` first."
             )
+    require_known_version(warehouse, project)
+    missing = {"ledger_version", "inputs"} - set(warehouse.columns(project.relation("runs")))
+    if missing:
+        raise WarehouseError(
+            f"The ledger was made by an older trendcast: {project.relation('runs')} has no {', '.join(sorted(missing))}. "
+            "Run `dbt build --select tag:trendcast_ledger` or `trendcast run`, which add them and keep every row."
+        )
+
+
+def require_known_version(warehouse: Warehouse, project: Project) -> None:
+    """Raise where a newer trendcast has written to the ledger: this one could misread it."""
+    relation = project.relation("runs")
+    if not warehouse.exists(relation) or "ledger_version" not in warehouse.columns(relation):
+        return
+    newest = warehouse.query(f"select max(ledger_version) as version from {relation}")
+    version = newest.column("version")[0].as_py() or 1
+    if version > LEDGER_VERSION:
+        raise WarehouseError(
+            f"The ledger {relation} was written by a newer trendcast (ledger version {version}; this one, trendcast "
+            f"{__version__}, knows {LEDGER_VERSION}). Upgrade trendcast, or use the warehouse of this version."
+        )

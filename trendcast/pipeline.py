@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,14 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import trendcast
-from trendcast import ensemble, ledger
-from trendcast.checks import check_orders, check_panel
+from trendcast import ensemble, ledger, next_purchase
+from trendcast.checks import (
+    OVERRIDE,
+    check_contracts,
+    check_orders,
+    check_panel,
+    source_columns,
+)
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
-from trendcast.errors import ArtifactError, TrendcastError, UsageError, one_of
+from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, ENSEMBLE, create, model_names
+from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
+from trendcast.vars import check_vars, resolved_vars
 from trendcast.warehouse import connect
 
 if TYPE_CHECKING:
@@ -83,10 +91,12 @@ class Workspace:
         project_dir = find_project_dir(project_dir)
         profiles_dir = find_profiles_dir(profiles_dir, project_dir)
         output = read_output(project_dir, profiles_dir, target)
+        check_vars(project_dir, vars or {})
         dbt = Dbt(project_dir, profiles_dir, target, vars or {}, target_path)
         progress = Progress()
         with progress.phase("parse"):
             project = Project.from_manifest(dbt.parse())
+        check_model_settings(project.settings)
         return cls(dbt, output, project, artifacts_dir or default_artifacts_dir(output), progress)
 
     def connect(self, *, read_only: bool = True) -> Warehouse:
@@ -130,31 +140,45 @@ def run(
     select: Sequence[str] = (),
     with_backtest: bool = True,
     full_refresh: bool = False,
+    resume: bool = False,
+    data_checks: bool = True,
 ) -> dict[str, Any]:
     """Build features, backtest, train, forecast, commit, and build the marts on the result.
 
     Rows of the panel that earlier runs built are kept, unless their SQL or settings were others or ``full_refresh``
-    asks for all of them anew.
+    asks for all of them anew. With ``resume``, what an earlier run finished before it failed is not done again.
+    Without ``data_checks``, old, few or retyped data do not stop it.
 
     Returns
     -------
     dict
-        The run's summary, as `summarize` gives it.
+        The run's summary, as `summarize` gives it; when resumed with ``resumed``: what was kept of which run.
     """
     names = workspace.models(models)
-    with _run(workspace, "run", names) as (current, progress):
-        anew = full_refresh or _was_made_with_other_sql(workspace)
-        _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
-        with _features(workspace, current, folds=with_backtest) as features:
-            combined = None
-            if with_backtest:
-                combined = _backtest(features, current, names, progress)
-            trained = _train(features, current, names, progress)
-            combined = combined or _last_ensemble(workspace, features, names)
-            _keep_ensemble(features, current, combined)
-            _forecast(features, current, trained, combined, progress)
+    chosen = {"backtest": with_backtest, "select": list(select), "full_refresh": full_refresh}
+    notes: list[str] = []
+    left = _leftover(workspace, names, with_backtest) if resume else None
+    resumed: dict[str, Any] = {}
+    if left or not resume:
+        with _run(workspace, "run", names, left, chosen) as (current, progress):
+            notes = _check_contracts(workspace, current, enforced=data_checks)
+            anew = full_refresh or _was_made_with_other_sql(workspace)
+            _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
+            with _features(workspace, current, folds=with_backtest) as features:
+                identity = _identity(current.header, with_backtest)
+                if left:
+                    _require_same(left, identity)
+                    resumed = {"run_id": left.directory.name, "steps": current.adopt(left)}
+                current.can_be_resumed_as(identity)
+                last = None if with_backtest else _last_ensemble(workspace, features, names)
+                learn(features, current, names, progress, with_backtest, last)
     _build(workspace, FROM_LEDGER, select, "marts")
-    return summarize(workspace)
+    summary = summarize(workspace)
+    if notes:
+        summary["notes"] = notes
+    if resume:
+        summary["resumed"] = resumed or {"run_id": summary["run_id"], "steps": ["committed"]}
+    return summary
 
 
 def backtest(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[str, Any]:
@@ -203,7 +227,59 @@ def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> di
     return _told(current, progress)
 
 
+def customers(workspace: Workspace) -> dict[str, Any]:
+    """Rank what each customer buys next, and build the marts on it; reads the customers' tables as they are.
+
+    Returns
+    -------
+    dict
+        The run, the blend's weights and the rows of ``fct_next_purchase_accuracy``.
+    """
+    project = workspace.project
+    if not project.settings.order_columns.get("customer_id"):
+        raise DataError(
+            "The var `order_columns` maps no customer_id, so nobody knows who bought what. Map it to the column of the orders "
+            "that names the customer, run `trendcast run`, then this again. Without it the customers' marts stay empty."
+        )
+    models = [next_purchase.RECURRENT, next_purchase.BLEND]
+    with _run(workspace, "customers", models) as (current, progress):
+        with progress.phase("next purchases"), workspace.connect() as warehouse:
+            tables, weights = next_purchase.learn(
+                warehouse, project, project.settings.seed, progress.update
+            )
+        for (fold, model), rows in tables.items():
+            current.stage("next_purchases", rows, fold=fold, model=model)
+        current.header |= {
+            "cutoff": tables[0, next_purchase.BLEND].column("cutoff")[0].as_py(),
+            "settings": json.dumps(
+                project.settings.__dict__ | {"blend_weights": weights}, default=list
+            ),
+        }
+    _build(workspace, ("next_purchases+",), (), "marts")
+    with workspace.connect() as warehouse:
+        accuracy = warehouse.query(
+            f"select * from {project.relation('fct_next_purchase_accuracy')} order by fold desc, ndcg desc, method"
+        ).to_pylist()
+    return _told(current, progress) | {"weights": weights, "accuracy": accuracy}
+
+
 # --- Steps ---
+
+
+def learn(
+    features: Features,
+    current: ledger.Run,
+    names: Sequence[str],
+    progress: Progress,
+    with_backtest: bool,
+    combined: ensemble.Ensemble | None,
+) -> None:
+    """Stage all that a run makes of its features; the ensemble given is for a run that does not backtest."""
+    if with_backtest:
+        combined = _backtest(features, current, names, progress)
+    _keep_ensemble(features, current, combined)
+    trained = _train(features, current, names, progress)
+    _forecast(features, current, trained, combined, progress)
 
 
 def _backtest(
@@ -221,10 +297,16 @@ def _backtest(
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"backtest {name}"):
             model = create(name)
-            if not model.refits_each_fold:
+            left = [f for f in folds if not current.has("backtests", fold=f.fold, model=name)]
+            if left and not model.refits_each_fold:
                 # Trained once, on what the earliest fold may know: later folds only test it harder.
-                _fit(model, features, folds[-1].t, progress)
-            for fold in folds:
+                filled = current.checkpoint(name)
+                if filled:
+                    model.load(filled)
+                else:
+                    _fit(model, features, folds[-1].t, progress)
+                    current.keep_checkpoint(name, model.save)
+            for fold in left:
                 if model.refits_each_fold:
                     _fit(model, features, fold.t, progress)
                 rows = model.forecast(features, fold.t)
@@ -234,6 +316,10 @@ def _backtest(
 
     if ENSEMBLE not in names:
         return None
+    if current.has_trained(ENSEMBLE):
+        return ensemble.Ensemble.load(current.directory / ENSEMBLE)
+    if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):
+        current.drop_from(ENSEMBLE)  # each fold builds on the one before, and it costs little
     with progress.phase(f"backtest {ENSEMBLE}"):
         return _backtest_ensemble(features, current, members(names))
 
@@ -290,9 +376,11 @@ def _keep_ensemble(
     """Write the ensemble's file and its weights, so that `forecast` and an auditor find them."""
     if combined is None:
         return
-    with current.model_directory(ENSEMBLE) as directory:
-        current.add_artifacts(ENSEMBLE, combined.save(directory))
-    _stage_weights(features, current, combined, 0)
+    if not current.has_trained(ENSEMBLE):
+        with current.model_directory(ENSEMBLE) as directory:
+            current.add_artifacts(ENSEMBLE, combined.save(directory))
+    if not current.has("weights", fold=0, model=ENSEMBLE):
+        _stage_weights(features, current, combined, 0)
 
 
 def _actuals(features: Features, cutoff_t: int) -> pa.Table:
@@ -339,11 +427,14 @@ def _train(
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"train {name}"):
             model = create(name)
-            _fit(model, features, features.last_cutoff.t, progress)
-            with current.model_directory(name) as directory:
-                current.add_artifacts(name, model.save(directory))
+            if current.has_trained(name):
+                model.load(current.directory / name)
+            else:
+                _fit(model, features, features.last_cutoff.t, progress)
+                with current.model_directory(name) as directory:
+                    current.add_artifacts(name, model.save(directory))
             coefficients = model.coefficients()
-            if coefficients is not None:
+            if coefficients is not None and not current.has("coefficients", model=name):
                 current.stage("coefficients", coefficients, model=name)
             models.append(model)
     return models
@@ -364,11 +455,14 @@ def _forecast(
     cutoff_t = features.last_cutoff.t
     for model in models:
         with progress.phase(f"forecast {model.name}"):
-            current.stage("forecasts", model.forecast(features, cutoff_t), model=model.name)
+            if not current.has("forecasts", model=model.name):
+                current.stage("forecasts", model.forecast(features, cutoff_t), model=model.name)
+            if current.has("explanations", model=model.name):
+                continue
             explained = model.explain(features, cutoff_t)
             if explained is not None:
                 current.stage("explanations", explained, model=model.name)
-    if combined is None:
+    if combined is None or current.has("forecasts", model=ENSEMBLE):
         return
     with progress.phase(f"forecast {ENSEMBLE}"):
         tables = [current.staged("forecasts", model=name) for name in combined.members]
@@ -426,27 +520,35 @@ def check_selection(workspace: Workspace, select: Sequence[str]) -> None:
 
 @contextmanager
 def _run(
-    workspace: Workspace, command: str, models: Sequence[str]
+    workspace: Workspace,
+    command: str,
+    models: Sequence[str],
+    left: ledger.Leftover | None = None,
+    chosen: dict[str, Any] | None = None,
 ) -> Iterator[tuple[ledger.Run, Progress]]:
-    """Hold the run lock, commit at the end, and leave nothing behind where something fails."""
+    """Hold the run lock and commit at the end; where something fails, leave nothing but what can be resumed."""
     progress = workspace.progress
     with ledger.run_lock(workspace.artifacts_dir):
-        _check_before(workspace, command)
+        _check_before(workspace, command, left)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)
+        current.header["inputs"] = json.dumps(_inputs(workspace) | (chosen or {}))
         try:
             yield current, progress
             current.header["timings"] = json.dumps(progress.timings)
             with progress.phase("commit"), workspace.connect(read_only=False) as warehouse:
                 current.commit(warehouse, workspace.project)
         except BaseException as error:
-            current.discard()
+            if current.is_resumable:
+                error.add_note("`trendcast run --resume` goes on from what was finished.")
+            else:
+                current.discard()
             current.header["timings"] = json.dumps(progress.timings)
             _record_failure(workspace, current, error)
             raise
 
 
-def _check_before(workspace: Workspace, command: str) -> None:
+def _check_before(workspace: Workspace, command: str, left: ledger.Leftover | None) -> None:
     """Check the warehouse and the orders before anything changes, and sweep up after a run that died."""
     # Opening it for writing finds a lock now and not half an hour later.
     with workspace.connect(read_only=False) as warehouse:
@@ -455,7 +557,28 @@ def _check_before(workspace: Workspace, command: str) -> None:
         else:
             ledger.require_tables(warehouse, workspace.project)
         if warehouse.exists(workspace.project.relation("runs")):
-            ledger.sweep(workspace.artifacts_dir, warehouse, workspace.project)
+            ledger.require_known_version(warehouse, workspace.project)
+            but = left.directory.name if left else None
+            ledger.sweep(workspace.artifacts_dir, warehouse, workspace.project, but=but)
+
+
+def _check_contracts(workspace: Workspace, current: ledger.Run, *, enforced: bool) -> list[str]:
+    """Compare the shop's tables with what they were in the last run, and note in this one what they are."""
+    inputs = json.loads(current.header["inputs"])
+    project = workspace.project
+    with workspace.connect() as warehouse:
+        exists = warehouse.exists(project.relation("runs"))
+        latest = ledger.latest_run(warehouse, project) if exists else None
+        before = json.loads((latest or {}).get("inputs") or "{}").get("sources")
+        try:
+            sources, notes = check_contracts(warehouse, project, inputs["vars"], before)
+        except DataError as error:
+            if enforced:
+                raise
+            told = str(error).removesuffix(OVERRIDE).strip()
+            sources, notes = source_columns(warehouse, project), [told]
+    current.header["inputs"] = json.dumps(inputs | {"sources": sources})
+    return notes
 
 
 def _record_failure(workspace: Workspace, current: ledger.Run, error: BaseException) -> None:
@@ -483,6 +606,52 @@ def _features(workspace: Workspace, current: ledger.Run, *, folds: bool) -> Iter
         yield features
 
 
+def _leftover(
+    workspace: Workspace, names: Sequence[str], with_backtest: bool
+) -> ledger.Leftover | None:
+    """Return what the last run that failed left to go on from; None if it failed after the commit, in the marts.
+
+    Raises
+    ------
+    ArtifactError
+        There is nothing to go on from, or it was made otherwise than asked for now.
+    """
+    found = ledger.leftovers(workspace.artifacts_dir)
+    if not found:
+        if is_current(workspace, names):
+            return None
+        raise ArtifactError(
+            f"There is nothing to resume in {workspace.artifacts_dir}: the last run committed, or failed before it had "
+            "finished anything, or was swept away by the one after it. Run `trendcast run` without --resume."
+        )
+    _require_same(found[0], _identity(_header(workspace, names), with_backtest))
+    return found[0]
+
+
+def _identity(header: dict[str, Any], with_backtest: bool) -> dict[str, Any]:
+    """Return what must be the same for two runs to have the same result, as far as the header says."""
+    names = ("config_fingerprint", "models", "versions", "data_fingerprint")
+    found = {name: header[name] for name in names if name in header}
+    return found | {"backtest": with_backtest}
+
+
+def _require_same(left: ledger.Leftover, now: dict[str, Any]) -> None:
+    """Refuse to go on from a run that was made otherwise."""
+    means = {
+        "config_fingerprint": "the SQL or the settings",
+        "models": "the models",
+        "versions": "the versions of Python or a library",
+        "data_fingerprint": "the features, for order lines or plans have changed",
+        "backtest": "whether to backtest",
+    }
+    differs = [means[name] for name, value in now.items() if left.identity[name] != value]
+    if differs:
+        raise ArtifactError(
+            f"Run {left.directory.name} cannot be resumed: other than then are {'; '.join(differs)}. What it finished "
+            "would not fit. Run `trendcast run` without --resume, which starts anew."
+        )
+
+
 def data_fingerprint(warehouse: Warehouse, project: Project) -> str:
     """Digest of the feature tables, every column of them: a plan moved by a week is another plan."""
     relations = [project.relation(model) for model in FINGERPRINTED]
@@ -501,10 +670,28 @@ def _header(workspace: Workspace, models: Sequence[str]) -> dict[str, Any]:
         "models": json.dumps(list(models)),
         "seed": settings.seed,
         "config_fingerprint": workspace.project.fingerprint(),
-        "git_commit": _git_commit(workspace.dbt.project_dir),
+        "git_commit": git_commit(workspace.dbt.project_dir),
         "settings": json.dumps(settings.__dict__, default=list),
         "versions": json.dumps(versions()),
     }
+
+
+def _inputs(workspace: Workspace) -> dict[str, Any]:
+    """Return what else a run depends on, so that it can be repeated: see `trendcast.reproduce`."""
+    return {
+        "vars": resolved_vars(workspace.dbt.project_dir, workspace.dbt.vars),
+        "threads": threads(workspace.output),
+    }
+
+
+def threads(output: dict[str, Any]) -> dict[str, Any]:
+    """Return how many threads a run has: of dbt, of the machine, and what limits those of libraries."""
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return {
+        "dbt": output.get("threads", 1),
+        "duckdb": (output.get("settings") or {}).get("threads"),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    } | {name: os.environ[name] for name in limits if name in os.environ}
 
 
 def versions() -> dict[str, str]:
@@ -513,7 +700,8 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in LIBRARIES}
 
 
-def _git_commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
+    """Return the commit a folder is at, None outside git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],
@@ -605,7 +793,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def is_current(workspace: Workspace) -> bool:
+def is_current(workspace: Workspace, models: Sequence[str] | None = None) -> bool:
     """Whether the latest run used these features, models, settings, SQL and versions.
 
     It compares the features as dbt last built them; order lines that landed since are for `run` to find.
@@ -618,7 +806,7 @@ def is_current(workspace: Workspace) -> bool:
             latest = ledger.latest_run(warehouse, project)
             if latest is None or latest["command"] != "run":
                 return False
-            now = _header(workspace, workspace.models(None))
+            now = _header(workspace, workspace.models(models))
             now["data_fingerprint"] = data_fingerprint(warehouse, project)
     except TrendcastError:
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,10 @@ class Project:
     orders: str
     orders_schema: str
     code: str
+    #: Rendered relation names of the shop's tables, by source table name; those it has not are left out.
+    sources: dict[str, str] = field(default_factory=dict)
+    #: Whether the user's project has a stg_order_lines of its own, which reads what it likes.
+    stages_orders_itself: bool = False
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> Project:
@@ -151,6 +155,12 @@ class Project:
             orders=source["relation_name"],
             orders_schema=source["schema"],
             code=_code(manifest, nodes),
+            sources={
+                source["name"]: source["relation_name"]
+                for source in manifest["sources"].values()
+                if source["package_name"] == PACKAGE
+            },
+            stages_orders_itself=f"model.{PACKAGE}.stg_order_lines" not in manifest["nodes"],
         )
 
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -139,6 +140,20 @@ def print_checks(checks: list[dict[str, str]]) -> None:
             console.print(f"       {check['remedy']}", highlight=False, soft_wrap=True)
 
 
+def print_guess(told: dict[str, Any]) -> None:
+    """Print what `trendcast init` made of the tables."""
+    console = _console()
+    console.print(f"Orders: {told['orders']}, {told['rows']:,} rows.", highlight=False)
+    table = Table()
+    for name in ("what", "is", "why"):
+        table.add_column(name, overflow="fold")
+    for row in told["guesses"]:
+        table.add_row(Text(row["what"]), Text(row["is"]), Text(row["why"]))
+    console.print(table)
+    for note in told["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
 def print_audit(rows: list[dict[str, Any]]) -> None:
     """Print what an audit compared and what differed."""
     console = _console()
@@ -205,6 +220,28 @@ def print_inventory(found: dict[str, Any]) -> None:
     )
 
 
+def print_customers(told: dict[str, Any]) -> None:
+    """Print what a run over the customers wrote, and how good each method was."""
+    print_step(told)
+    console = _console()
+    table = Table(title="The first ten items, after the cutoff", title_justify="left")
+    table.add_column("fold")
+    table.add_column("method")
+    for name in ("customers", "hit rate", "recall", "NDCG", "MRR"):
+        table.add_column(name, justify="right")
+    for row in told["accuracy"]:
+        table.add_row(
+            f"{row['fold']} {'(reported)' if row['is_report'] else '(blend tuned)'}",
+            row["method"],
+            f"{row['n_customers']:,}",
+            _percent(row["hit_rate"]),
+            *(f"{row[name]:.3f}" for name in ("recall", "ndcg", "mrr")),
+        )
+    console.print(table)
+    weights = ", ".join(f"{name} {weight:.1f}" for name, weight in told["weights"].items())
+    console.print(f"The blend weighs {weights}.", highlight=False)
+
+
 def _console() -> Console:
     # A pipe gets the whole width: wrapped tables cannot be read or searched. What is printed is data:
     # an error that quotes [a, list] is no markup.
@@ -218,3 +255,23 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None, *, signed: bool = False) -> str:
     return "" if value is None else f"{value:{'+' if signed else ''}.1%}"
+
+
+def print_reproduced(found: dict[str, Any]) -> None:
+    """Print whether a repeated run came out the same, and what is not as it was."""
+    rows = found["rows"]
+    if found["equal"]:
+        print(f"Run {found['run_id']} came out the same to the last bit: {rows['now']:,} rows.")
+    elif found["largest_difference"] is None:
+        print(
+            f"Run {found['run_id']} has {rows['then']:,} rows, and came out with others: {rows['now']:,}."
+        )
+    else:
+        print(
+            f"Run {found['run_id']} came out otherwise: {found['differing']:,} of {rows['then']:,} rows differ, by "
+            f"{found['largest_difference']:.3g} at most."
+        )
+    for name, both in found["inputs"].items():
+        print(f"  {name} was {both['then']}, is {both['now']}")
+    if not found["equal"] and not found["inputs"]:
+        print("  No recorded input differs: the machine or its libraries may.")

@@ -71,7 +71,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- A cast of text to a timestamp without zone drops an offset like +02:00 in silence. -#}
+{#- A cast of text to a timestamp without zone drops an offset like +02:00, or a zone like Europe/Berlin, in silence. -#}
 {% macro default__utc_timestamp_of(expression) -%}
     case
         when cast({{ expression }} as text) ~ '{{ trendcast.offset_pattern() }}'
@@ -96,7 +96,7 @@
 
 {#- A time of day and an offset from UTC at the end of a text. -#}
 {% macro offset_pattern() -%}
-    :[0-9][0-9]([.][0-9]+)? ?[+-][0-9][0-9](:?[0-9][0-9])? *$
+    :[0-9][0-9]([.][0-9]+)?( ?[+-][0-9][0-9](:?[0-9][0-9])?| [A-Za-z][A-Za-z_/]*) *$
 {%- endmacro %}
 
 {#- Spark's timestamps are moments, shown in the session's time zone. -#}

@@ -89,6 +89,11 @@
     decimal(38, 6)
 {%- endmacro %}
 
+{#- For sums of fractions that must not depend on the order of addition. -#}
+{% macro type_fine() -%}
+    decimal(38, 12)
+{%- endmacro %}
+
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
 {% macro type_double() -%}
     {{ return(adapter.dispatch('type_double', 'trendcast')()) }}

@@ -84,3 +84,20 @@
             spans.end_date >= calendar.ds
             and spans.start_date <= {{ trendcast.period_end('calendar.ds') }}
 {%- endmacro %}
+
+{#- The condition on order lines by which the shop is read as it was: the vars as_of and loaded_before. For a stg_order_lines of
+    the user's own too, for the audit cuts the data off with it; a model of theirs sees no var of this package but those of the
+    command line, hence the defaults.
+
+    order_date   SQL of the order's date on the shop's clock
+    loaded_at    SQL of the time it was loaded, a timestamp in UTC -#}
+{% macro read_as_of(order_date, loaded_at='null') -%}
+    1 = 1
+    {%- if var('as_of', none) %}
+    -- A line without a readable date stays, to be refused with its reason.
+    and coalesce({{ order_date }} <= cast('{{ var("as_of", none) }}' as date), true)
+    {%- endif %}
+    {%- if var('loaded_before', none) %}
+    and {{ loaded_at }} < cast('{{ var("loaded_before", none) }}' as timestamp)
+    {%- endif %}
+{%- endmacro %}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.models.test_lightgbm import HORIZON, LAST_T, FakeProject, demand, features_on
-from trendcast.errors import ArtifactError
+from trendcast.errors import ArtifactError, TrendcastError
 from trendcast.features import Features
 from trendcast.models import classical
 from trendcast.models.base import ModelError
@@ -138,5 +138,5 @@ def test_what_was_saved_forecasts_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", [{"origins": 0}, {"power": -1.0}, {"smoothness": 2}])
 def test_settings_that_cannot_work_are_refused(setting: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="classical"):
+    with pytest.raises(TrendcastError, match="classical"):
         ClassicalConfig.from_settings(setting)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trendcast.design import Design
-from trendcast.errors import ArtifactError
+from trendcast.errors import ArtifactError, TrendcastError
 from trendcast.features import Features
 from trendcast.models.base import ModelError
 from trendcast.models.lightgbm import LightGBM, LightGBMConfig, _cutoffs
@@ -272,10 +272,10 @@ def test_other_features_and_other_formats_are_refused(
 
 @pytest.mark.parametrize(
     ("given_settings", "message"),
-    [({"leaves": 3}, "unknown lightgbm settings"), ({"max_rows": 0}, "at least 1, got 0")],
+    [({"leaves": 3}, "Unknown lightgbm setting"), ({"max_rows": 0}, "at least 1, got 0")],
 )
 def test_wrong_settings_say_what_is_valid(given_settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(TrendcastError, match=message):
         LightGBMConfig.from_settings(given_settings)
 
 

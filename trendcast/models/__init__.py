@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from trendcast.features import Features
+    from trendcast.project import Settings
 
 BASELINE = "seasonal_naive"
 # Combines the others, so it is no Model of its own: see trendcast.ensemble.
@@ -25,6 +26,13 @@ _CLASSES = {
     "ridge": "trendcast.models.ridge:Ridge",
     "lightgbm": "trendcast.models.lightgbm:LightGBM",
     "lstm": "trendcast.models.panel_model:LSTM",
+}
+
+
+_SETTINGS = {
+    "classical": "trendcast.models.classical:ClassicalConfig",
+    "lightgbm": "trendcast.models.lightgbm:LightGBMConfig",
+    "lstm": "trendcast.models.lstm:LSTMConfig",
 }
 
 
@@ -72,3 +80,11 @@ def create(name: str) -> Model:
     module, class_name = _CLASSES[name].split(":")
     model: Model = getattr(import_module(module), class_name)()
     return model
+
+
+def check_model_settings(settings: Settings) -> None:
+    """Refuse settings of a model that it cannot take, before anything is built."""
+    for name, where in _SETTINGS.items():
+        module, class_name = where.split(":")
+        config = getattr(import_module(module), class_name)
+        config.from_settings(getattr(settings, name) or {})

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from trendcast.errors import ArtifactError, DataError
+from trendcast.errors import ArtifactError, DataError, UsageError, one_of
 from trendcast.panel import Panel
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
@@ -130,7 +130,17 @@ def read_artifact(path: Path, version: int) -> dict[str, Any]:
 def config_from_settings(cls: type[Config], model: str, settings: dict[str, Any]) -> Config:
     """Build a model's settings, a dataclass, from the dict of its dbt var; unknown names are refused."""
     valid = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(settings) - set(valid))
-    if unknown:
-        raise ModelError(f"unknown {model} settings {unknown}; valid are {valid}")
+    for name in settings:
+        if name not in valid:
+            raise one_of(f"{model} setting", str(name), valid)
+    for name, kind in get_type_hints(cls).items():
+        value = settings.get(name)
+        accepted = get_args(kind) or (kind,)
+        if isinstance(value, int) and not isinstance(value, bool) and float in accepted:
+            continue
+        if name in settings and type(value) not in accepted:
+            takes = " or ".join("null" if a is type(None) else a.__name__ for a in accepted)
+            raise UsageError(
+                f"The {model} setting {name!r} must be of type {takes}; came: {value!r}."
+            )
     return cls(**settings)

@@ -71,7 +71,7 @@ class LightGBMConfig:
         more than it brings on a busy machine.
     """
 
-    max_rows: int = 500_000
+    max_rows: int = 1_000_000
     train_cutoffs: int = 40
     train_periods: int | None = None
     error_rows: int = 150_000

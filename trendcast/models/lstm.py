@@ -24,8 +24,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from trendcast.errors import ArtifactError
 from trendcast.models.backend import import_tensorflow
-from trendcast.models.base import QUANTILES, Forecast, ModelError, Progress, config_from_settings
+from trendcast.models.base import (
+    QUANTILES,
+    Forecast,
+    ModelError,
+    Progress,
+    config_from_settings,
+    read_artifact,
+)
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
 FORMAT = 1  # of the JSON beside the weights
@@ -596,11 +604,11 @@ class LSTMForecaster:
         import keras
 
         directory = Path(directory)
-        meta = json.loads((directory / "lstm.json").read_text())
-        if meta["format"] != FORMAT or tuple(meta["quantiles"]) != QUANTILES:
-            raise ModelError(
-                f"{directory / 'lstm.json'}: format {meta['format']} with quantiles "
-                f"{meta['quantiles']}, this version reads format {FORMAT} with {list(QUANTILES)}"
+        meta = read_artifact(directory / "lstm.json", FORMAT)
+        if tuple(meta["quantiles"]) != QUANTILES:
+            raise ArtifactError(
+                f"{directory / 'lstm.json'} has the quantiles {meta['quantiles']}, this version reads "
+                f"{list(QUANTILES)}. Train again."
             )
         model = cls(LSTMConfig.from_settings(meta["config"]))
         model.frame = _frame_from(meta["frame"])

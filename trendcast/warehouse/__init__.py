@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trendcast.errors import ProjectError
-from trendcast.warehouse.base import Warehouse, quote
+from trendcast.warehouse.base import Warehouse, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENGINES = ("duckdb",)
 
-__all__ = ["ENGINES", "Warehouse", "connect", "quote"]
+__all__ = ["ENGINES", "Warehouse", "connect", "literal", "quote"]
 
 
 def connect(output: Mapping[str, Any], *, read_only: bool) -> Warehouse:

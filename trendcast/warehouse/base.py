@@ -20,6 +20,11 @@ def quote(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Write text as an SQL string, for statements that take no parameters, such as ATTACH."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class Warehouse(Protocol):
     """A connection that reads Arrow and appends Arrow; relations are dbt's rendered names."""
 

@@ -16,15 +16,7 @@ select
     {{ trendcast.mapped('order_columns', 'status', dbt.type_string()) }} as status,
     {{ trendcast.utc_timestamp('order_columns', 'loaded_at') }} as loaded_at
 from {{ source('shop', 'order_lines') }}
-{% if var('as_of') %}
--- A line without a readable date stays, to be refused with its reason.
-where coalesce(
-    {{ trendcast.local_date(trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')) }}
-    <= cast('{{ var("as_of") }}' as date),
-    true
-)
-{% endif %}
-{% if var('loaded_before') %}
-{{ 'and' if var('as_of') else 'where' }}
-    {{ trendcast.utc_timestamp('order_columns', 'loaded_at') }} < cast('{{ var("loaded_before") }}' as timestamp)
-{% endif %}
+where {{ trendcast.read_as_of(
+    trendcast.local_date(trendcast.utc_timestamp('order_columns', 'ordered_at'), var('order_timezone')),
+    trendcast.utc_timestamp('order_columns', 'loaded_at')
+) }}

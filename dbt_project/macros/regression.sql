@@ -1,0 +1,121 @@
+{#- Least squares in SQL, from sums of squares and products alone: what price and promotions do to sales. -#}
+
+{#- What explains the logarithm of sales beside the series' own level by season, in the order it enters; the shop's sources
+    decide what there is. -#}
+{% macro response_regressors() %}
+    {%- set regressors = ['price'] -%}
+    {%- if trendcast.has_source('promotions') and trendcast.uses('promotions') -%}
+        {%- do regressors.extend(['display', 'feature'] + (['discount'] if trendcast.has_list_prices() else [])
+            + ['before', 'after', 'rivals']) -%}
+    {%- endif -%}
+    {{ return(regressors + (['season_sin', 'season_cos'] if trendcast.settings().grain == 'month' else [])) }}
+{% endmacro %}
+
+{#- Those of them that are of promotions. -#}
+{% macro promotion_effects() %}
+    {{ return(trendcast.response_regressors() | reject('in', ['price', 'season_sin', 'season_cos']) | list) }}
+{% endmacro %}
+
+{#- Whether the price of a series is the list's; else it is what was paid for it. -#}
+{% macro has_list_prices() %}
+    {{ return(trendcast.has_source('prices') and trendcast.uses('price')) }}
+{% endmacro %}
+
+{#- How many periods before and after a promotion its dips last: a week, or a period where that is longer. -#}
+{% macro dip_periods() %}
+    {{ return({'day': 7, 'week': 1, 'month': 1}[trendcast.settings().grain]) }}
+{% endmacro %}
+
+{#- Pairs (i, j), i <= j, of a symmetric matrix over these names, as [[name_i, name_j], ...]. -#}
+{% macro pairs_of(names) %}
+    {%- set pairs = [] -%}
+    {%- for a in names -%}
+        {%- for b in names[loop.index0:] -%}
+            {%- do pairs.append([a, b]) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(pairs) }}
+{% endmacro %}
+
+{#- Appends CTEs to a `with` clause, the last named `swept`: the rows of `sums` with the regression of y on `regressors` in
+    place of the sums. By Goodnight's sweep operator (The American Statistician, 1979), written out.
+
+    sums        CTE with n_rows and, for every pair of regressors and y, the centred sum of products s_<a>_<b>
+    regressors  names, in the order they are swept. One without a standard deviation of `least` of it, or that those before it
+                explain but for a millionth of its squares, is left out (is_<a> false), so of two that say the same the first stays
+    carried     columns of `sums` to carry along, n_rows among them
+    prefix      of the names of the CTEs, where there are several regressions
+    least       {name: standard deviation}; 0.001 for others
+
+    In swept, s_<a>_y is the coefficient, -s_<a>_<a> the diagonal of the inverse, s_y_y the sum of squared residuals. -#}
+{% macro swept(sums, regressors, carried, least={}, prefix='') -%}
+{%- set pairs = trendcast.pairs_of(regressors + ['y']) -%}
+{{ prefix }}pivots_0 as (
+
+    select
+        {{ sums }}.*,
+        {%- for name in regressors %}
+        s_{{ name }}_{{ name }} as total_{{ name }},
+        s_{{ name }}_{{ name }} >= n_rows * {{ least.get(name, 0.001) ** 2 }} as varies_{{ name }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ sums }}
+
+),
+{%- for pivot in regressors %}
+{%- set p = loop.index0 %}
+
+{{ prefix ~ 'judged_' ~ loop.index }} as (
+
+    select
+        pivots.*,
+        varies_{{ pivot }} and s_{{ pivot }}_{{ pivot }} > 1e-6 * total_{{ pivot }} as is_{{ pivot }}
+    from {{ prefix ~ 'pivots_' ~ p }} as pivots
+
+),
+
+{{ prefix ~ ('swept' if loop.last else 'pivots_' ~ loop.index) }} as (
+
+    select
+        {%- for column in carried %}
+        {{ column }},
+        {%- endfor %}
+        {%- for name in regressors %}
+        varies_{{ name }},
+        total_{{ name }},
+        {%- endfor %}
+        {%- for name in regressors[:loop.index] %}
+        is_{{ name }},
+        {%- endfor %}
+        {%- for a, b in pairs %}
+        {%- set along = [a, b] if a == pivot or b == pivot else none %}
+        case
+            when not is_{{ pivot }} then s_{{ a }}_{{ b }}
+            {%- if a == pivot and b == pivot %}
+            else -1 / s_{{ a }}_{{ b }}
+            {%- elif along %}
+            else s_{{ a }}_{{ b }} / s_{{ pivot }}_{{ pivot }}
+            {%- else %}
+            {%- set ap = 's_' ~ (a ~ '_' ~ pivot if [a, pivot] in pairs else pivot ~ '_' ~ a) %}
+            {%- set bp = 's_' ~ (b ~ '_' ~ pivot if [b, pivot] in pairs else pivot ~ '_' ~ b) %}
+            else s_{{ a }}_{{ b }} - {{ ap }} * {{ bp }} / s_{{ pivot }}_{{ pivot }}
+            {%- endif %}
+        end as s_{{ a }}_{{ b }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ prefix ~ 'judged_' ~ loop.index }}
+
+){{ ',' if not loop.last }}
+{%- endfor %}
+{%- endmacro %}
+
+{#- The logistic regression's probability: coefficients b_one and b_<name> of one alias on columns of another, never quite 0 or 1. -#}
+{% macro logistic(coefficients, rows, names) -%}
+    1 / (
+            1 + exp(-greatest(least(
+                {{ coefficients }}.b_one
+                {%- for name in names %}
+                + {{ coefficients }}.b_{{ name }} * {{ rows }}.{{ name }}
+                {%- endfor %},
+                30
+            ), -30))
+        )
+{%- endmacro %}

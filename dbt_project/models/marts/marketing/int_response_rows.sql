@@ -1,0 +1,106 @@
+-- One row per series and period with a sale: logarithms of units and price, and the promotions of the period. They are
+-- compared within a stratum (a series' quarter, and weekday at day grain), each with a level and a trend of its own.
+-- depends_on: {{ ref('ftr_static') }}
+{{ config(materialized='view') }}
+{%- set grain = trendcast.settings().grain %}
+{%- set regressors = trendcast.response_regressors() %}
+{%- set reach = trendcast.settings().windows[1] %}
+{%- set dip = trendcast.dip_periods() %}
+with {% if 'rivals' in regressors -%}
+promoted as (
+
+    select
+        known.*,
+        {{ trendcast.category_of('static') }} as category,
+        {{ 'series.' ~ adapter.quote('location_id') if 'location_id' in var('series_key') else "''" }} as location,
+        -- Exact, so that the order of sums does not matter.
+        cast(least(greatest(
+            known.promotion_display,
+            known.promotion_feature,
+            case when known.promotion_discount > 0 then 1 else 0 end
+        ), 1) as {{ trendcast.type_exact() }}) as promotion
+    from {{ ref('ftr_known') }} as known
+    inner join {{ ref('int_series') }} as series
+        on known.series_id = series.series_id
+    inner join {{ ref('ftr_static') }} as static
+        on known.series_id = static.series_id
+
+),
+
+-- The share of the other series of the category (at the location) that is on promotion.
+compared as (
+
+    select
+        promoted.*,
+        coalesce(
+            (sum(promotion) over (partition by category, location, t) - promotion)
+            / nullif(count(*) over (partition by category, location, t) - 1, 0),
+            0
+        ) as rivals
+    from promoted
+
+),
+
+{% elif trendcast.has_list_prices() -%}
+compared as (
+
+    select *
+    from {{ ref('ftr_known') }}
+
+),
+
+{% endif -%}
+final as (
+
+    select
+        demand.series_id,
+        demand.t,
+        {% if grain == 'day' %}
+        7 * floor(demand.t / 91.0) + mod(demand.t, 7) as stratum,
+        {% elif grain == 'week' %}
+        floor(demand.t / 13.0) as stratum,
+        {% else %}
+        floor(demand.t / 12.0) as stratum,
+        calendar.year_sin as season_sin,
+        calendar.year_cos as season_cos,
+        {% endif %}
+        {% if 'display' in regressors %}
+        compared.promotion_display as display,
+        compared.promotion_feature as feature,
+        compared.promotion_discount as discount,
+        case
+            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1.0
+            else 0.0
+        end as before,
+        case
+            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1.0
+            else 0.0
+        end as after,
+        compared.rivals,
+        {% endif %}
+        ln({{ 'compared.planned_price' if trendcast.has_list_prices() else 'filled.price' }}) as price,
+        ln(filled.quantity) as y
+    from {{ ref('int_demand') }} as demand
+    inner join {{ ref('int_sales_filled') }} as filled
+        on demand.series_id = filled.series_id and demand.t = filled.t
+    {% if 'display' in regressors or trendcast.has_list_prices() %}
+    inner join compared
+        on demand.series_id = compared.series_id and demand.t = compared.t
+    {% endif %}
+    {% if grain == 'month' %}
+    inner join {{ ref('ftr_calendar') }} as calendar
+        on demand.t = calendar.t
+    {% endif %}
+    where
+        not demand.is_filled
+        and not demand.is_stockout
+        and filled.quantity > 0
+        and {{ 'compared.planned_price' if trendcast.has_list_prices() else 'filled.price' }} > 0
+        and demand.t > {{ trendcast.last_cutoff() }}
+        - {{ trendcast.positive_integer('response_periods', var('response_periods')
+            or {'day': 728, 'week': 156, 'month': 60}[grain]) }}
+
+)
+
+select *
+from final
