@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Content", "read", "render", "write"]
 
-LIMIT = 2000
 
-
-def write(workspace: Workspace, out: Path, *, limit: int = LIMIT) -> dict[str, Any]:
+def write(workspace: Workspace, out: Path, *, limit: int) -> dict[str, Any]:
     """Write the report of the run in force; the file appears whole or not at all.
 
     Parameters

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trendcast import ledger
 from trendcast.errors import TrendcastError, WarehouseError
@@ -135,6 +136,11 @@ class _Reader:
             f"select distinct ds from {self._at('rpt_forecast_fan')} where {self._shown()} order by ds"
         )
         self.dates: list[dt.date] = dates.column("ds").to_pylist()
+        if not self.dates:
+            raise TrendcastError(
+                f"{self._at('rpt_forecast_fan')} has no row of a series in {self._at('dim_series')}: there is nothing "
+                "to draw. Run `trendcast run`, or `dbt build --select tag:trendcast_marts`, then report again."
+            )
         self.place = {date: i for i, date in enumerate(self.dates)}
 
     def _at(self, name: str) -> str:
@@ -213,7 +219,7 @@ class _Reader:
         blocks = {}
         models = rows.column("model")
         for model in sorted(set(models.to_pylist())):
-            chosen = rows.filter(pa.compute.equal(models, model))
+            chosen = rows.filter(pc.equal(models, model))
             at, (mean,) = self._grid(chosen, ["mean"])
             blocks[f"model/{model}"] = Block(at, mean, "mean")
         return blocks
@@ -229,7 +235,7 @@ class _Reader:
         blocks = {}
         folds = rows.column("fold")
         for fold in sorted(set(folds.to_pylist())):
-            chosen = rows.filter(pa.compute.equal(folds, fold))
+            chosen = rows.filter(pc.equal(folds, fold))
             at, (mean, lower, upper) = self._grid(chosen, ["mean", "lower_80", "upper_80"])
             if at:
                 key = f"fold/{fold}"

@@ -60,14 +60,12 @@ def pack(content: Content) -> bytes:
     planes: list[bytes] = []
     for name, block in content.blocks.items():
         values = whole[name]
-        if block.base is not None:
-            near = content.blocks[block.base]
-            if near.at != block.at:
-                near = None
-        else:
-            near = None
-        if near is not None:
-            values = values - np.nan_to_num(whole[str(block.base)])
+        # Only a block over the same dates can be near.
+        base = block.base
+        if base is not None and content.blocks[base].at != block.at:
+            base = None
+        if base is not None:
+            values = values - np.nan_to_num(whole[base])
         # Noise is smaller itself than its differences, and a level or a trend the other way round.
         found = {in_time: _planes(_codes(values, in_time=in_time)) for in_time in (True, False)}
         in_time = min(found, key=lambda key: len(zlib.compress(found[key], 6)))
@@ -76,7 +74,7 @@ def pack(content: Content) -> bytes:
             {
                 "name": name,
                 "at": block.at,
-                "base": block.base if near is not None else None,
+                "base": base,
                 "inTime": in_time,
             }
         )
@@ -101,7 +99,7 @@ def _steps(content: Content) -> Array:
     largest = np.zeros(content.n_series)
     for block in content.blocks.values():
         if block.values.shape[1]:
-            largest = np.fmax(largest, np.nanmax(np.abs(block.values), axis=1, initial=0.0))
+            largest = np.fmax(largest, np.nan_to_num(np.abs(block.values)).max(axis=1))
     finest = np.where(largest > 0, largest, 1.0) / LEVELS
     power = 10.0 ** np.floor(np.log10(finest))
     ratio = finest / power
