@@ -108,6 +108,16 @@
   const seconds = (date) => Date.parse(`${date}T00:00:00Z`) / 1000;
   const weekday = new Intl.DateTimeFormat("en", { weekday: "short", timeZone: "UTC" });
   const dated = (date) => (about.grain === "day" ? `${weekday.format(new Date(seconds(date) * 1000))} ${date}` : `${about.grain} of ${date}`);
+  const [short, month] = [{ day: "numeric" }, {}].map((day) => new Intl.DateTimeFormat("en-GB", { ...day, month: "short", timeZone: "UTC" }));
+  /** Name a tick of the axis of dates; the year is below the first one and each January's. */
+  function ticked(stamp, by, isFirst) {
+    const date = new Date(stamp * 1e3);
+    const year = date.getUTCFullYear();
+    if (by >= 360 * 86400) return String(year);
+    const name = (by >= 27 * 86400 ? month : short).format(date);
+    const opens = date.getUTCMonth() === 0 && date.getUTCDate() * 86400 <= by;
+    return isFirst || opens ? `${name}\n${year}` : name;
+  }
   const holidays = new Map(about.holidays.map((each) => [each.at, each.name]));
   const models = [...blocks.keys()].filter((name) => name.startsWith("model/")).map((name) => name.slice(6));
   const folds = [...blocks.keys()].filter((name) => /^fold\/.*\/mean$/.test(name)).map((name) => name.slice(0, -5));
@@ -141,7 +151,7 @@
         cursor: { drag: { x: false, y: false }, points: { size: 7 }, y: false },
         scales: { y: { range: (_, low, high) => [Math.min(0, low || 0), high > 0 ? high * 1.06 : 1] } },
         axes: [
-          { ...axis, space: 70 },
+          { ...axis, space: 70, values: (_, ticks, __, ___, by) => ticks.map((tick, k) => ticked(tick, by, k === 0)) },
           { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => new Intl.NumberFormat("en", { notation: Math.abs(tick) >= 1e4 ? "compact" : "standard" }).format(tick)) },
         ],
         series: [
@@ -596,11 +606,11 @@
       box.append(make("label", {}, input, picture, text));
     };
     box.append(make("span", {}, swatch("line", "text"), " Actual"), make("span", {}, swatch("line", "accent"), " Expected"));
-    item("intervals", "80% and 95%", swatch("band", "accent"));
+    item("intervals", "80% and 95% intervals", swatch("band", "accent"));
     if (folds.length) item("backtest", "Backtest", swatch("line", "quiet", "5 4"));
     if (promotionsAt !== null) item("promotions", "Promotions", swatch("tick", "promo"));
     if (holidays.size) item("holidays", "Holidays", swatch("post", "c4"));
-    if (models.length > 1) for (const name of models) item(`model/${name}`, titled(name), swatch("line", modelColour(name), "2 2"));
+    if (models.length > 1) for (const name of models) item(`model/${name}`, words(name), swatch("line", modelColour(name), "2 2"));
   }
 
   function detail() {
@@ -617,7 +627,7 @@
       figure(`Next ${horizon}`, number(series.expected[i])),
       figure(`The ${horizon} before`, number(series.before[i])),
       figure("Change", percent(series.change[i], true)),
-      figure("Backtest error (WAPE)", percent(series.wape[i])),
+      figure("Backtest WAPE", percent(series.wape[i])),
       ...(known(series.revenue[i]) ? [figure("Revenue, all time", number(series.revenue[i]))] : []),
       figure("Alerts", formats[0].format(series.alerts[i])),
     );
@@ -726,7 +736,7 @@
     const columns = [
       ["Actual", "actual"], ["Expected", "mean"], ["80% from", "lower_80"], ["80% to", "upper_80"], ["95% from", "lower_95"], ["95% to", "upper_95"],
       ...folds.map((fold) => [folds.length > 1 ? `Backtest ${fold.slice(5)}` : "Backtest", `${fold}/mean`]),
-      ...(models.length > 1 ? models.map((name) => [titled(name), `model/${name}`]) : []),
+      ...(models.length > 1 ? models.map((name) => [words(name), `model/${name}`]) : []),
     ].map(([text, name]) => [text, curve(name, i)]);
     const order = [...dates.keys()].reverse();
     const cells = (value) => cell(known(value) ? number(value) : "");
