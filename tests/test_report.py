@@ -14,7 +14,7 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -588,12 +588,7 @@ def test_focus_is_seen_wherever_it_goes(page: Page, written: Path) -> None:
 
 
 def test_hostile_names_are_text(page: Page, demo_run: Shop, tmp_path: Path) -> None:
-    with demo_run.entered():
-        workspace = Workspace.open(
-            project_dir=demo_run.project_dir, profiles_dir=REPO / "profiles", vars=demo_run.vars
-        )
-        with workspace.connect() as warehouse:
-            content = read(warehouse, workspace.project, limit=len(HOSTILE))
+    content = read_demo(demo_run, limit=len(HOSTILE))
     content = named(content, dict(zip(content.series["series_id"], HOSTILE, strict=True)))
     path = tmp_path / "hostile.html"
     path.write_text(render(content), encoding="utf-8")
@@ -609,6 +604,17 @@ def test_hostile_names_are_text(page: Page, demo_run: Shop, tmp_path: Path) -> N
         page.text("#facts").count("<b>&") == 1 and page.texts("#filters option").count("<b>&0") == 1
     )
     assert page.js("return document.documentElement.scrollWidth") <= 1280
+
+
+def read_demo(shop: Shop, *, limit: int = 5, without: Collection[str] = ()) -> Content:
+    """What the report shows of the demo; `without` names models that a project could have switched off."""
+    with shop.entered():
+        workspace = Workspace.open(
+            project_dir=shop.project_dir, profiles_dir=REPO / "profiles", vars=shop.vars
+        )
+        kept = {k: v for k, v in workspace.project.relations.items() if k not in without}
+        with workspace.connect() as warehouse:
+            return read(warehouse, replace(workspace.project, relations=kept), limit=limit)
 
 
 def named(content: Content, names: dict[str, str]) -> Content:
@@ -639,6 +645,22 @@ def test_the_smallest_shop_has_a_report(page: Page, small_run: Shop, tmp_path: P
     assert page.text("#name") == "only" and page.text("#count") == "1 series"
     assert len(page.texts("#accuracy tbody tr")) == len(page.texts("#coverage circle")) / 4 >= 1
     assert "nan" not in page.text("main").lower() and "undefined" not in page.text("main")
+
+
+def test_marts_that_are_switched_off_are_said_to_be(
+    page: Page, demo_run: Shop, tmp_path: Path
+) -> None:
+    content = read_demo(
+        demo_run, without={"fct_alerts", "fct_reorder_recommendations", "ftr_known"}
+    )
+    assert content.promotions is None
+    path = tmp_path / "less.html"
+    path.write_text(render(content), encoding="utf-8")
+    page.open(path)
+    off = "This mart is switched off in the dbt project."
+    assert page.text("#alert-counts") == off == page.text("#reorder-note")
+    assert "Most alerts" not in page.texts("#sort option")
+    assert page.texts("#toggles label") and "Promotions" not in page.texts("#toggles label")
 
 
 def test_a_script_that_is_not_the_file_s_own_does_not_run(

@@ -37,8 +37,10 @@ FILTER_VALUES = 300
 LISTED = 200
 NEEDED = (
     *("dim_series", "fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "fct_champions"),
-    *("fct_alerts", "fct_reorder_recommendations", "int_champion_backtests"),
+    "int_champion_backtests",
 )
+# A project may have these switched off.
+OPTIONAL = {"alerts": "fct_alerts", "reorder": "fct_reorder_recommendations"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def read(warehouse: Warehouse, project: Project, *, limit: int) -> Content:
         raise TrendcastError(
             "There is no committed run with forecasts yet, so there is nothing to report. Run `trendcast run` first."
         )
-    for name in NEEDED:
+    enabled = [name for name in OPTIONAL.values() if name in project.relations]
+    for name in (*NEEDED, *enabled):
         if not warehouse.exists(project.relation(name)):
             raise WarehouseError(
                 f"The mart {project.relation(name)} does not exist. Run `trendcast run`, or "
@@ -152,6 +155,10 @@ class _Reader:
     def _rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._query(sql, *parameters).to_pylist()
         return rows
+
+    def _has(self, name: str) -> bool:
+        """Whether the model is not switched off and was built."""
+        return name in self.project.relations and self.warehouse.exists(self._at(name))
 
     @staticmethod
     def _shown() -> str:
@@ -245,14 +252,13 @@ class _Reader:
         return blocks
 
     def _promotions(self) -> npt.NDArray[np.uint8] | None:
-        known = self._at("ftr_known")
         strength = "promotion_display + promotion_feature + promotion_discount"
-        if not self.warehouse.exists(known):
+        if not (self._has("ftr_known") and self._has("ftr_calendar")):
             return None
         rows = self._query(
             f"""
             select known.series_id, calendar.ds, {strength} as strength
-            from {known} as known
+            from {self._at("ftr_known")} as known
             inner join {self._at("ftr_calendar")} as calendar on known.t = calendar.t
             where known.series_id in (select series_id from shown) and {strength} > 0 and calendar.ds >= ?
             """,
@@ -299,19 +305,22 @@ class _Reader:
                     """
                 )
             ),
-            "alerts": [
-                v or 0
-                for v in self._by_series(
-                    f"select series_id, count(*) as v from {self._at('fct_alerts')} "
-                    "where series_id is not null group by 1"
-                )
-            ],
+            "alerts": self._alerts_by_series(),
         }
         for name in self._attributes():
             values = self.dim.column(name).to_pylist()
             columns[f"attribute/{name}"] = [None if v is None else str(v) for v in values]
         columns["explained"] = self._explanations()
         return columns
+
+    def _alerts_by_series(self) -> list[int | None]:
+        if OPTIONAL["alerts"] not in self.project.relations:
+            return [None] * len(self.names)
+        counts = self._by_series(
+            f"select series_id, count(*) as v from {self._at(OPTIONAL['alerts'])} "
+            "where series_id is not null group by 1"
+        )
+        return [count or 0 for count in counts]
 
     def _by_series(self, sql: str) -> list[Any]:
         found = {row["series_id"]: row["v"] for row in self._rows(sql)}
@@ -427,7 +436,7 @@ class _Reader:
 
     def _holidays(self) -> list[dict[str, Any]]:
         """Return holidays by the period they fall in."""
-        if not self.warehouse.exists(self._at("int_holidays")) or not self.dates:
+        if not self._has("int_holidays"):
             return []
         rows = self._rows(
             f"select date_day, name from {self._at('int_holidays')} where date_day >= ? order by date_day, name",
@@ -440,20 +449,27 @@ class _Reader:
                 found.setdefault(at, []).append(row["name"])
         return [{"at": at, "name": ", ".join(names)} for at, names in found.items()]
 
-    def _alerts(self) -> dict[str, Any]:
+    def _alerts(self) -> dict[str, Any] | None:
+        """Return the alerts, or None where the mart is switched off."""
+        if OPTIONAL["alerts"] not in self.project.relations:
+            return None
+        relation = self._at(OPTIONAL["alerts"])
         counts = self._rows(
-            f"select alert, count(*) as n from {self._at('fct_alerts')} group by 1 order by 2 desc, 1"
+            f"select alert, count(*) as n from {relation} group by 1 order by 2 desc, 1"
         )
         rows = self._rows(
             f"""
-            select alert, subject, series_id, value, alert_limit, message from {self._at("fct_alerts")}
+            select alert, subject, series_id, value, alert_limit, message from {relation}
             order by abs(value / nullif(alert_limit, 0)) desc nulls last, alert, subject limit {LISTED}
             """
         )
         return {"counts": counts, "rows": [_shortened(row) for row in rows]}
 
-    def _reorder(self) -> dict[str, Any]:
-        relation = self._at("fct_reorder_recommendations")
+    def _reorder(self) -> dict[str, Any] | None:
+        """Return what to order, or None where the mart is switched off."""
+        if OPTIONAL["reorder"] not in self.project.relations:
+            return None
+        relation = self._at(OPTIONAL["reorder"])
         counts = self._rows(
             f"select action, count(*) as n from {relation} group by 1 order by 2 desc, 1"
         )

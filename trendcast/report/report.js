@@ -64,6 +64,9 @@
   const content = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
   const { about, dates, series } = content;
   const ids = series.series_id;
+  const OFF = "This mart is switched off in the dbt project.";
+  const alerts = about.alerts ?? { counts: [], rows: [] };
+  const reorder = about.reorder ?? { counts: [], rows: [] };
   const index = new Map(ids.map((id, i) => [id, i]));
   const blocks = new Map();
   let offset = 4 + length;
@@ -233,8 +236,8 @@
     const best = about.accuracy.find((row) => row.model === about.served[0]?.model) ?? about.accuracy[0];
     const baseline = best?.baseline_wape ?? null;
     const saved = baseline && known(serving.wape) ? 1 - serving.wape / baseline : null;
-    const orders = about.reorder.counts.find((row) => row.action === "order")?.n ?? 0;
-    const uncounted = about.reorder.counts.find((row) => row.action === "count_stock")?.n ?? 0;
+    const orders = reorder.counts.find((row) => row.action === "order")?.n ?? 0;
+    const uncounted = reorder.counts.find((row) => row.action === "count_stock")?.n ?? 0;
     const card = (name, value, small) => make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, small)));
     $("cards").append(
       card(
@@ -243,15 +246,15 @@
         `${words(about.measure)}${before ? `, ${percent(expected / before - 1, true)} on the ${horizon} before` : ""}`,
       ),
       card(
-        "Error (WAPE) in the backtest",
+        "Backtest error (WAPE)",
         known(serving.wape) ? percent(serving.wape) : "–",
         known(saved)
           ? `${percent(Math.abs(saved))} ${saved >= 0 ? "below" : "above"} the seasonal naive's ${percent(baseline)}`
           : "No backtest to judge by",
       ),
       card("80% interval covered", percent(serving.coverage_80), known(serving.coverage_95) ? `the 95% interval ${percent(serving.coverage_95)}` : "No backtest to judge by"),
-      card("Alerts", formats[0].format(sum(about.alerts.counts.map((row) => row.n))), about.alerts.counts.length ? about.alerts.counts.map((row) => `${row.n} ${words(row.alert)}`).join(", ") : "None"),
-      card("To reorder now", formats[0].format(orders), uncounted ? `${plural(uncounted, "series")} without a stock count` : "by the reorder list below"),
+      card("Alerts", about.alerts ? formats[0].format(sum(alerts.counts.map((row) => row.n))) : "–", about.alerts ? alerts.counts.map((row) => `${row.n} ${words(row.alert)}`).join(", ") : "switched off"),
+      card("To reorder now", about.reorder ? formats[0].format(orders) : "–", !about.reorder ? "switched off" : uncounted ? `${plural(uncounted, "series")} without a stock count` : "by the reorder list below"),
     );
 
     const key = (kind, name, text, dash) => make("li", {}, swatch(kind, name, dash), text);
@@ -327,12 +330,12 @@
     );
 
     const chips = (node, counts, name) => node.replaceChildren(...counts.map((row) => make("span", { class: "chip" }, `${words(row[name])} ${formats[0].format(row.n)}`)));
-    chips($("alert-counts"), about.alerts.counts, "alert");
-    if (!about.alerts.rows.length) $("alert-counts").replaceChildren("No alerts.");
+    chips($("alert-counts"), alerts.counts, "alert");
+    if (!alerts.rows.length) $("alert-counts").replaceChildren(about.alerts ? "No alerts." : OFF);
     table(
       $("alerts"),
-      about.alerts.rows.length ? [["Alert"], ["What", true], ["Value"], ["Limit"], ["Meaning", true]] : [],
-      about.alerts.rows.map((row) => {
+      alerts.rows.length ? [["Alert"], ["What", true], ["Value"], ["Limit"], ["Meaning", true]] : [],
+      alerts.rows.map((row) => {
         // The subject of an anomaly is the series and the day; the series opens its chart.
         const rest = index.has(row.series_id) && row.subject.startsWith(row.series_id) ? row.subject.slice(row.series_id.length) : null;
         const what = rest === null ? [make("span", { dir: "auto" }, row.subject)] : [opener(row.series_id), rest];
@@ -340,11 +343,11 @@
       }),
     );
 
-    chips($("reorder-counts"), about.reorder.counts, "action");
-    const rows = about.reorder.rows;
-    const shown = sum(about.reorder.counts.map((row) => row.n)) > rows.length ? ` The first ${rows.length} are listed.` : "";
+    chips($("reorder-counts"), reorder.counts, "action");
+    const rows = reorder.rows;
+    const shown = sum(reorder.counts.map((row) => row.n)) > rows.length ? ` The first ${rows.length} are listed.` : "";
     $("reorder-note").textContent = !rows.length
-      ? "There are no recommendations."
+      ? about.reorder ? "There are no recommendations." : OFF
       : (uncounted
           ? `Stock is not counted for ${plural(uncounted, "series")}, so no quantity can be recommended there: count it and compare with the levels below. `
           : "") +
@@ -399,14 +402,14 @@
     const width = Math.max(260, box.clientWidth);
     const left = 104;
     const height = 30 * rows.length + 34;
-    const lowest = Math.min(40, ...rows.flatMap((row) => levels.map((level) => 100 * (row[`coverage_${level}`] ?? 1)))) - 2;
+    const lowest = Math.min(50, ...rows.flatMap((row) => levels.map((level) => 100 * (row[`coverage_${level}`] ?? 1)))) - 2;
     const x = (value) => left + ((value - lowest) / (101 - lowest)) * (width - left - 10);
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
     svg.append(draw("title", {}, "Coverage of the intervals by model; the table on accuracy has the figures"));
     for (const level of levels) {
       const line = draw("line", { x1: x(level), x2: x(level), y1: 6, y2: height - 22, "stroke-width": 1.5 });
       line.style.stroke = `var(--${level === 50 ? "c3" : level === 80 ? "accent" : level === 90 ? "c2" : "c1"})`;
-      svg.append(line, draw("text", { x: x(level), y: height - 6, "text-anchor": "middle" }, `${level}%`));
+      svg.append(line, draw("text", { x: x(level) + ({ 90: 5, 95: -5 }[level] ?? 0), y: height - 6, "text-anchor": { 90: "end", 95: "start" }[level] ?? "middle" }, `${level}%`));
     }
     rows.forEach((row, i) => {
       const y = 20 + 30 * i;
@@ -629,7 +632,7 @@
       figure("Change", percent(series.change[i], true)),
       figure("Backtest WAPE", percent(series.wape[i])),
       ...(known(series.revenue[i]) ? [figure("Revenue, all time", number(series.revenue[i]))] : []),
-      figure("Alerts", formats[0].format(series.alerts[i])),
+      ...(known(series.alerts[i]) ? [figure("Alerts", formats[0].format(series.alerts[i]))] : []),
     );
     explained(i);
     if ($("table-details").open) figures();
