@@ -57,7 +57,7 @@
     $("problem").hidden = false;
     $("problem").textContent =
       "This browser cannot unpack the report, or the file is damaged. It needs DecompressionStream: " +
-      `Chrome 80, Firefox 113, Safari 16.4 or later. (${error})`;
+      `Chrome 111, Firefox 113, Safari 16.4 or later. (${error})`;
     return;
   }
   const length = new DataView(bytes.buffer).getUint32(0, true);
