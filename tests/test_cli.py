@@ -29,7 +29,7 @@ from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
     *("demo", "init", "run", "train", "forecast", "backtest", "customers", "runs", "doctor"),
-    *("audit", "reproduce", "publish"),
+    *("audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")

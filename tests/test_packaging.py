@@ -64,6 +64,11 @@ def test_the_wheel_and_the_sdist_install_and_work(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "py.typed",
+        *(f"report/report.{kind}" for kind in ("html", "css", "js")),
+        *(
+            f"report/vendor/{name}"
+            for name in ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE-uPlot")
+        ),
         "_project/dbt_project/dbt_project.yml",
         "_project/profiles/profiles.yml",
     ):

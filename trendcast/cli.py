@@ -429,6 +429,34 @@ def publish(
     _print(swap_in(workspace, to, keep=keep), as_json, show)
 
 
+@app.command(epilog="Example: trendcast report --out report.html")
+def report(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The HTML file; an old one is replaced.")
+    ] = Path("trendcast_report.html"),
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most series to show, those with the most revenue first.")
+    ] = 2000,
+    project_dir: ProjectDir = None,
+    profiles_dir: ProfilesDir = None,
+    target: Target = None,
+    vars: Vars = None,
+    as_json: Json = False,
+) -> None:
+    """Write the forecast in force as one HTML file that opens offline: portfolio, and a chart of every series."""
+    from trendcast.report import write
+
+    workspace = _open(project_dir, profiles_dir, target, vars, None)
+
+    def show(told: dict[str, Any]) -> None:
+        print(
+            f"Wrote {told['file']} ({told['bytes'] / 1e6:.1f} MB): run {told['run_id']}, {told['n_series']:,} of "
+            f"{told['n_series_total']:,} series. Open it in a browser; it needs no network."
+        )
+
+    _print(write(workspace, out, limit=limit), as_json, show)
+
+
 simulate = typer.Typer(
     name="simulate",
     no_args_is_help=True,
