@@ -538,6 +538,29 @@ def test_the_chart_tells_what_the_table_says(page: Page, written: Path, demo_run
     assert "2018-01-28" in page.text("#readout") and "80%" not in page.text("#readout")
 
 
+def test_the_page_unpacks_every_number(page: Page, written: Path, unpacked: Unpacked) -> None:
+    page.open(written)
+    blocks = {"Actual": "actual", "Expected": "mean", "80% from": "lower_80", "95% to": "upper_95"}
+    blocks |= {"Backtest 3": "fold/3/mean", "ridge": "model/ridge", "lstm": "model/lstm"}
+    for i in (0, 1, 2):
+        page.table_row("2018-01-01")
+        heads, *rows = page.js(
+            "return [...document.querySelectorAll('#figures-table tr')].map((row) => [...row.children].map((e) => e.textContent))"
+        )
+        assert [row[0] for row in rows] == unpacked.dates[::-1]
+        for head, name in blocks.items():
+            column = [number(row[heads.index(head)] or "nan") for row in rows[::-1]]
+            expected = np.full(len(rows), np.nan)
+            expected[unpacked.at[name]] = unpacked.values[name][i]
+            # As many decimals are shown as a number of its size has.
+            shown = np.where(
+                np.abs(expected) >= 100, 0.5, np.where(np.abs(expected) >= 10, 0.05, 0.005)
+            )
+            assert np.array_equal(np.isnan(column), np.isnan(expected))
+            assert np.nanmax(np.abs(column - expected) - shown) < 1e-6, (i, head)
+        page.find("#next").click()
+
+
 def test_the_parts_of_the_regression_add_up(page: Page, written: Path) -> None:
     page.open(written)
     *parts, total = [number(text) for text in page.texts("#bars .bar > span:last-child")]
