@@ -11,44 +11,16 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import duckdb
-
 from benchmarks.common import Report, median, say
+from benchmarks.generated import generated
 from trendcast import pipeline
 from trendcast.publish import default_folder, publish
 
-REPO = Path(__file__).resolve().parent.parent
-VARS = {
-    "shop_schema": "raw",
-    "orders_table": "orders",
-    "products_table": None,
-    "promotions_table": None,
-    "order_columns": {
-        name: name for name in ("order_id", "product_id", "ordered_at", "quantity", "revenue")
-    },
-    "order_scope": None,
-    "order_timezone": None,
-    "series_key": ["product_id"],
-    "static_attributes": [],
-    "holiday_country": None,
-    "models": ["ridge"],
-}
-ORDERS = """
-    select
-        product || '/' || day as order_id,
-        'p' || product as product_id,
-        date '2025-01-01' + cast(day as integer) as ordered_at,
-        1 + hash(product, day) % 9 as quantity,
-        3.0 * (1 + hash(product, day) % 9) as revenue
-    from range({products}) as products (product), range(400) as days (day)
-    where hash(day, product) % 3 > 0
-"""
 READ = """
 import json, os, sys, time, duckdb
 folder, until, pause, *marts = sys.argv[1:]
@@ -96,28 +68,6 @@ def main() -> None:
     args = parser.parse_args()
     workspace = generated(args.data.resolve() / "publish_shop", args.products)
     measure(workspace, args.seconds, args.readers, args.pause).print(as_json=args.json)
-
-
-def generated(folder: Path, products: int) -> pipeline.Workspace:
-    """Return the workspace of a shop made from nothing, after one run."""
-    path = folder / "shop.duckdb"
-    os.environ["TRENDCAST_DUCKDB_PATH"] = str(path)
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"storage_compatibility_version": "v1.0.0"}
-        with duckdb.connect(path, config=config) as connection:
-            connection.execute("create schema raw")
-            connection.execute(f"create table raw.orders as {ORDERS.format(products=products)}")
-    workspace = pipeline.Workspace.open(
-        project_dir=REPO / "dbt_project",
-        profiles_dir=REPO / "profiles",
-        vars=VARS,
-        target_path=folder / "target",
-    )
-    if not pipeline.is_current(workspace):
-        say("running the generated shop ...")
-        pipeline.run(workspace, with_backtest=False, data_checks=False)
-    return workspace
 
 
 def mark(workspace: pipeline.Workspace, number: int) -> None:
