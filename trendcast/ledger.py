@@ -24,7 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trendcast import __version__
-from trendcast.errors import ArtifactError, WarehouseError, WarehouseLockedError, one_of
+from trendcast.errors import (
+    ArtifactError,
+    TrendcastError,
+    WarehouseError,
+    WarehouseLockedError,
+    one_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -465,6 +471,15 @@ def latest_run(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
         [project.settings.panel],
     ).to_pylist()
     return rows[0] if rows else None
+
+
+def run_in_force(warehouse: Warehouse, project: Project) -> dict[str, Any]:
+    """Return the latest run, or raise TrendcastError where there is none yet."""
+    exists = warehouse.exists(project.relation("runs"))
+    latest = latest_run(warehouse, project) if exists else None
+    if latest is None:
+        raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
+    return latest
 
 
 def trained_run(warehouse: Warehouse, project: Project, models: list[str]) -> dict[str, Any]:

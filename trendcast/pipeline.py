@@ -741,9 +741,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     """
     with workspace.connect() as warehouse:
         project = workspace.project
-        latest = ledger.latest_run(warehouse, project)
-        if latest is None:
-            raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
+        latest = ledger.run_in_force(warehouse, project)
         accuracy = warehouse.query(
             f"""
             select model, n_forecasts, wape, mase, wql, bias, coverage_80, coverage_95, forecast_value_added

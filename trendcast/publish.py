@@ -141,12 +141,8 @@ def _run_shown(workspace: Workspace, warehouse: Warehouse) -> str:
     """Return the run in force, which the marts must be built on."""
     project = workspace.project
     build = "Run `trendcast run`, or `dbt build --select tag:trendcast_marts`, then publish."
-    if not warehouse.exists(project.relation("runs")):
-        raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
     ledger.require_known_version(warehouse, project)
-    latest = ledger.latest_run(warehouse, project)
-    if latest is None:
-        raise TrendcastError("There is no committed run yet. Run `trendcast run` first.")
+    latest = ledger.run_in_force(warehouse, project)
     missing = [name for name in project.marts if not warehouse.exists(project.relation(name))]
     if missing:
         raise TrendcastError(f"The marts {', '.join(missing)} are not built. {build}")

@@ -105,8 +105,12 @@ class Column:
         Different values, about.
     share_null
         0 to 1.
-    readable
-        Share of the values that read as a time and as a number.
+    as_time, as_number
+        Shares of the values that read as one, 0 to 1.
+    whole
+        Whether all that read as numbers are whole.
+    least
+        The smallest of them.
     """
 
     name: str
@@ -570,7 +574,8 @@ def _panel(
 # --- Writing ---
 
 WORKFLOW = """\
-# Runs every morning; CI needs the warehouse, or the files, where profiles.yml and dbt_project.yml say.
+# Runs every morning. Before it can: the warehouse or the files must be where profiles.yml and dbt_project.yml say, the package
+# where packages.yml says (git instead of a folder, see trendcast's docs/own-project.md), and trendcast where pip finds it.
 name: forecast
 on:
   schedule: [{cron: "0 5 * * *"}]

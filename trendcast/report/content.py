@@ -102,13 +102,7 @@ def read(warehouse: Warehouse, project: Project, *, limit: int) -> Content:
     WarehouseError
         A mart is missing.
     """
-    run = None
-    if warehouse.exists(project.relation("runs")):
-        run = ledger.latest_run(warehouse, project)
-    if run is None:
-        raise TrendcastError(
-            "There is no committed run with forecasts yet, so there is nothing to report. Run `trendcast run` first."
-        )
+    run = ledger.run_in_force(warehouse, project)
     enabled = [name for name in OPTIONAL.values() if name in project.relations]
     for name in (*NEEDED, *enabled):
         if not warehouse.exists(project.relation(name)):
