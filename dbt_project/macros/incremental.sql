@@ -128,29 +128,35 @@
     {{ return((newest if is_read else lookback) if is_whole else none) }}
 {% endmacro %}
 
-{#- Series with lines that came late, and the month of the first: what was typical of their later months has changed, so
-    the lines of those are cleaned again. -#}
-{% macro late_series(seen) %}
+{#- Series with lines that came late, and every later month that there are lines of: what was typical of those has changed, so
+    their lines are cleaned again. A row a month, for an equality of both finds them without sorting the lines. -#}
+{% macro late_months(seen) %}
     select
-        series_id,
-        min({{ trendcast.month_number('order_date') }}) as month_number
-    from {{ trendcast.relation_of('int_order_lines_described') }}
-    where loaded_at > cast('{{ seen }}' as timestamp) and series_id is not null
-    group by 1
-    having min({{ trendcast.month_number('order_date') }}) < (
-        select max({{ trendcast.month_number('order_date') }})
+        late.series_id,
+        unnest(generate_series(late.month_number + 1, newest.month_number)) as month_number
+    from (
+        select
+            series_id,
+            min({{ trendcast.month_number('order_date') }}) as month_number
+        from {{ trendcast.relation_of('int_order_lines_described') }}
+        where loaded_at > cast('{{ seen }}' as timestamp) and series_id is not null
+        group by 1
+    ) as late
+    cross join (
+        select max({{ trendcast.month_number('order_date') }}) as month_number
         from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
         where built_at < {{ trendcast.built_at() }}
-    )
+    ) as newest
+    where late.month_number < newest.month_number
 {% endmacro %}
 
-{#- Whether a line is of a later month of one of those. -#}
-{% macro is_of_late_series(alias, late='late') -%}
+{#- Whether a line is of one of those. -#}
+{% macro is_of_late_month(alias, late='late') -%}
     exists (
             select 1 from {{ late }} as late
             where
                 late.series_id = {{ alias }}.series_id
-                and late.month_number < {{ trendcast.month_number(alias ~ '.order_date') }}
+                and late.month_number = {{ trendcast.month_number(alias ~ '.order_date') }}
         )
 {%- endmacro %}
 
@@ -160,7 +166,7 @@
     {%- if seen -%}
         earlier.loaded_at > cast('{{ seen }}' as timestamp)
         {%- if var('robust_bound') is not none %}
-        or {{ trendcast.is_of_late_series('earlier', '(' ~ trendcast.late_series(seen) ~ ')') }}
+        or {{ trendcast.is_of_late_month('earlier', '(' ~ trendcast.late_months(seen) ~ ')') }}
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
@@ -178,11 +184,15 @@
             cast(max(built_at) as varchar),
             max(t),
             coalesce(
-                min(built_with) = {{ trendcast.built_with() }}
-                and max(built_with) = min(built_with)
-                and max(t) <= (select cutoff_t from {{ trendcast.relation_of('int_cutoffs') }} where fold = 0)
+                max(t) <= (select cutoff_t from {{ trendcast.relation_of('int_cutoffs') }} where fold = 0)
                 -- Else the order lines were all read again, and nobody knows which are gone.
-                and max(built_at) >= (select min(built_at) from {{ trendcast.relation_of('int_order_lines_checked') }}),
+                and max(built_at) >= (select min(built_at) from {{ trendcast.relation_of('int_order_lines_checked') }})
+                and not exists (
+                    select 1 from {{ left }}
+                    where
+                        built_at < {{ trendcast.built_at() }}
+                        and built_with is distinct from {{ trendcast.built_with() }}
+                ),
                 false
             )
         from {{ left }}

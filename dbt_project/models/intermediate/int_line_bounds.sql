@@ -33,7 +33,7 @@ kept as (
 
 late as (
 
-    {{ trendcast.late_series(seen) }}
+    {{ trendcast.late_months(seen) }}
 
 ),
 

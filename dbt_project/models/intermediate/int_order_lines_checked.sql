@@ -13,7 +13,7 @@ with {% if seen -%}
 {% if robust -%}
 late as (
 
-    {{ trendcast.late_series(seen) }}
+    {{ trendcast.late_months(seen) }}
 
 ),
 
@@ -52,9 +52,13 @@ copied as (
         {% endfor %}
         count(*) as copies
     from earlier
-    where
-        order_id in (select newer.order_id from newer)
-        or (order_id is null and exists (select 1 from newer where newer.order_id is null))
+    where exists (
+        select 1 from newer
+        where
+            newer.order_id is not distinct from earlier.order_id
+            -- As all of a copy is: few days are read.
+            and newer.order_date is not distinct from earlier.order_date
+    )
     group by all
 
 ),
@@ -81,7 +85,7 @@ numbered as (
     union all by name
     select * exclude (rejection_reason, built_at, built_with)
     from earlier as lines
-    where {{ trendcast.is_of_late_series('lines') }}
+    where {{ trendcast.is_of_late_month('lines') }}
     {% endif %}
 
 ),
