@@ -155,6 +155,7 @@ def run(
         The run's summary, as `summarize` gives it; when resumed with ``resumed``: what was kept of which run.
     """
     names = workspace.models(models)
+    check_selection(workspace, select)
     chosen = {"backtest": with_backtest, "select": list(select), "full_refresh": full_refresh}
     notes: list[str] = []
     left = _leftover(workspace, names, with_backtest) if resume else None

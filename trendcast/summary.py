@@ -74,6 +74,23 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(f"  {relation:<52} {about[name]}", highlight=False, soft_wrap=True)
 
 
+def print_run(summary: dict[str, Any]) -> None:
+    """Print what a run noticed and kept, and its summary."""
+    for note in summary.get("notes", ()):
+        print(f"Note: {note}")
+    if "resumed" in summary:
+        kept = summary["resumed"]
+        print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
+    print_summary(summary)
+
+
+def print_demo(summary: dict[str, Any]) -> None:
+    """Print the summary of the demo, and whether it is that of an earlier run."""
+    if summary.get("unchanged"):
+        print("Nothing has changed since the last run; --fresh runs it again.")
+    print_summary(summary)
+
+
 def print_step(told: dict[str, Any]) -> None:
     """Print what a single step wrote."""
     console = _console()
@@ -251,6 +268,14 @@ def print_published(told: dict[str, Any]) -> None:
         f"{told['where']}/<table>.parquet",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def print_report(told: dict[str, Any]) -> None:
+    """Print where the report is and what it shows."""
+    print(
+        f"Wrote {told['file']} ({told['bytes'] / 1e6:.1f} MB): run {told['run_id']}, {told['n_series']:,} of "
+        f"{told['n_series_total']:,} series. Open it in a browser; it needs no network."
     )
 
 
