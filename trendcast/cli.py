@@ -61,6 +61,13 @@ Select = Annotated[
     list[str] | None,
     typer.Option("--select", "-s", help="dbt selection to narrow what is built, repeatable."),
 ]
+Series = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        help="Part of the portfolio to forecast, repeatable: department=GROCERY, or an id. The rest keeps its forecasts.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, on one line.")]
 
 
@@ -274,11 +281,26 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
     return found
 
 
+def _part(given: list[str] | None) -> dict[str, list[str]] | None:
+    """Return --series options as columns with the values wanted; text without = is an id."""
+    found: dict[str, list[str]] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        found.setdefault(name.strip() if equals else "series_id", []).append(
+            value if equals else text
+        )
+    return found or None
+
+
 @_command("print_run", example="trendcast run --vars '{horizon: 14}' --model ridge")
 def run(
     session: Session,
     models: Models = None,
     select: Select = None,
+    train: Annotated[
+        bool, typer.Option(help="Train; without, stored models forecast what is new.")
+    ] = True,
+    series: Series = None,
     backtest: Annotated[
         bool, typer.Option(help="Score the models first, to choose the champion.")
     ] = True,
@@ -300,6 +322,8 @@ def run(
     return session.run(
         models=models,
         select=select or [],
+        train=train,
+        series=_part(series),
         backtest=backtest,
         full_refresh=full_refresh,
         resume=resume,
@@ -314,9 +338,9 @@ def train(session: Session, models: Models = None) -> Any:
 
 
 @_command("print_step", example="trendcast forecast && dbt build --select tag:trendcast_marts")
-def forecast(session: Session, models: Models = None) -> Any:
+def forecast(session: Session, models: Models = None, series: Series = None) -> Any:
     """Forecast with the models of the latest training and write the ledger; nothing is trained."""
-    return session.rescore(models=models)
+    return session.rescore(models=models, series=_part(series))
 
 
 @_command("print_step", example="trendcast backtest --model ridge --json")

@@ -10,21 +10,18 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from trendcast import ledger, pipeline
 from trendcast.errors import TrendcastError, UsageError, one_of
 from trendcast.models import model_names
 from trendcast.models.tables import QUANTILE_NAMES
-from trendcast.warehouse import quote
+from trendcast.portfolio import listed, narrowed
+from trendcast.warehouse import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import altair
     import pandas as pd
-
-    from trendcast.warehouse import Warehouse
 
 # A total in fct_forecast_accuracy.
 ALL = "all"
@@ -56,12 +53,36 @@ class Session:
         *,
         models: Sequence[str] | None = None,
         select: Sequence[str] = (),
+        train: bool = True,
+        series: Mapping[str, Any] | None = None,
         backtest: bool = True,
         full_refresh: bool = False,
         resume: bool = False,
         data_checks: bool = True,
     ) -> dict[str, Any]:
-        """Build features, backtest, train, forecast, commit and build the marts; see `trendcast.pipeline.run`."""
+        """Build features, backtest, train, forecast, commit and build the marts; see `trendcast.pipeline.run`.
+
+        Without ``train`` the stored models forecast what is new, and nothing is backtested: see `trendcast.pipeline.refresh`.
+        Then ``series`` may name a part of the portfolio: ``{"department": "GROCERY"}``.
+        """
+        if not train and resume:
+            raise UsageError(
+                "Only a run that trains can be resumed: leave out --resume or --no-train."
+            )
+        if train and series:
+            raise UsageError(
+                "Models learn from the whole portfolio, so a part of it can be forecast but not trained on: add --no-train, or "
+                "use `trendcast forecast`. For a portfolio that is smaller altogether there is the var order_scope."
+            )
+        if not train:
+            return pipeline.refresh(
+                self.workspace,
+                models=models,
+                select=select,
+                series=series,
+                full_refresh=full_refresh,
+                data_checks=data_checks,
+            )
         return pipeline.run(
             self.workspace,
             models=models,
@@ -89,9 +110,11 @@ class Session:
         """Score the models at every fold's cutoff and write the ledger."""
         return pipeline.backtest(self.workspace, models=models)
 
-    def rescore(self, *, models: Sequence[str] | None = None) -> dict[str, Any]:
+    def rescore(
+        self, *, models: Sequence[str] | None = None, series: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Forecast with the stored models and write the ledger: the command ``trendcast forecast``."""
-        return pipeline.forecast(self.workspace, models=models)
+        return pipeline.forecast(self.workspace, models=models, series=series)
 
     def customers(self) -> dict[str, Any]:
         """Rank what each customer buys next and write the ledger."""
@@ -150,15 +173,10 @@ class Session:
             A column does not exist, or a value is in no row of it; names the nearest.
         """
         relation = self._mart("dim_series")
-        with self.workspace.connect() as warehouse:
-            columns = warehouse.columns(relation)
-            for name, value in where.items():
-                if name not in columns:
-                    raise one_of("column of dim_series", name, list(columns))
-                _require(warehouse, f"value of {name}", _listed(value), relation, quote(name))
         return self._frame(
-            f"select * from {relation} where :asked order by total_quantity desc, series_id",
-            {f"cast({quote(name)} as varchar)": _listed(value) for name, value in where.items()},
+            f"select * from {relation} where :narrowed order by total_quantity desc, series_id",
+            relation,
+            where,
         )
 
     def forecast(
@@ -180,23 +198,32 @@ class Session:
         TrendcastError
             The marts are not built, or a model is asked for and there is no run yet.
         """
-        project = self.workspace.project
-        asked = {"series_id": self._ids(series)}
-        relation = self._mart("fct_forecasts")
+        mart = self._mart("fct_forecasts")
+        relation, of_models = mart, "true"
         if model is not None:
-            asked |= {"model": _listed(model), "run_id": [self._run_with(_listed(model))]}
-            relation = project.relation("forecasts")
+            models = listed(model)
+            self._require_models(models, mart)
+            relation = self.workspace.project.relation("forecasts")
+            # Of the run that is in force for the series, which need not be the newest.
+            of_models = (
+                f"(series_id, run_id) in (select series_id, run_id from {mart}) "
+                f"and model in ({', '.join(map(literal, models))})"
+            )
         return self._frame(
-            f"select {', '.join(FORECAST_COLUMNS)} from {relation} where :asked order by series_id, model, target_date",
-            asked,
+            f"select {', '.join(FORECAST_COLUMNS)} from {relation} where {of_models} and :narrowed "
+            "order by series_id, model, target_date",
+            mart,
+            {"series_id": series},
         )
 
     def actuals(self, series: str | Iterable[str] | None = None) -> pd.DataFrame:
         """Return what was sold up to the forecast's cutoff, as far back as charts show it: series_id, ds and actual."""
+        relation = self._mart("rpt_forecast_fan")
         return self._frame(
-            f"select series_id, ds, actual from {self._mart('rpt_forecast_fan')} "
-            "where kind = 'actual' and :asked order by series_id, ds",
-            {"series_id": self._ids(series)},
+            f"select series_id, ds, actual from {relation} "
+            "where kind = 'actual' and :narrowed order by series_id, ds",
+            relation,
+            {"series_id": series},
         )
 
     def accuracy(self, by: str | Iterable[str] = ()) -> pd.DataFrame:
@@ -207,7 +234,7 @@ class Session:
         by
             ``demand_class``, ``lead_bucket`` or both: a row for each of their values instead of one for all.
         """
-        asked = _listed(by)
+        asked = listed(by)
         for name in asked:
             if name not in ACCURACY_BY:
                 raise one_of("grouping", name, list(ACCURACY_BY))
@@ -233,7 +260,7 @@ class Session:
         """
         from trendcast.plot import fan
 
-        ids = self._ids(series) or []
+        ids = listed(series)
         if not 0 < len(ids) <= PLOTTED:
             raise UsageError(
                 f"plot() draws 1 to {PLOTTED} series; came: {len(ids)}. Choose some of them, or see `trendcast report`, "
@@ -263,20 +290,13 @@ class Session:
     # --- How it is read ---
 
     def _frame(
-        self, sql: str, asked: Mapping[str, Sequence[str] | None] | None = None
+        self, sql: str, relation: str = "", where: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return rows as a frame; ``:asked`` in the SQL is where each expression has one of the values asked for."""
+        """Return rows as a frame; ``:narrowed`` in the SQL is where the relation's columns have the values asked for."""
         with self.workspace.connect() as warehouse:
-            narrowed = ["true"]
-            for i, (expression, values) in enumerate((asked or {}).items()):
-                if values is not None:
-                    # A table and not parameters, for there may be thirty thousand.
-                    warehouse.lookup(
-                        f"asked_{i}", pa.table({"value": pa.array(values, pa.string())})
-                    )
-                    narrowed.append(f"{expression} in (select value from asked_{i})")
-            rows = warehouse.query(sql.replace(":asked", " and ".join(narrowed)))
-        frame: pd.DataFrame = rows.to_pandas(date_as_object=False)
+            if where is not None:
+                sql = sql.replace(":narrowed", narrowed(warehouse, relation, where))
+            frame: pd.DataFrame = warehouse.query(sql).to_pandas(date_as_object=False)
         return frame
 
     def _mart(self, name: str) -> str:
@@ -289,50 +309,19 @@ class Session:
                 )
         return relation
 
-    def _ids(self, series: str | Iterable[str] | None) -> list[str] | None:
-        """Return ids as a list, each of which has a forecast."""
-        if series is None:
-            return None
-        ids, relation = _listed(series), self._mart("fct_forecasts")
-        with self.workspace.connect() as warehouse:
-            _require(warehouse, "series", ids, relation, "series_id")
-        return ids
-
-    def _run_with(self, models: Sequence[str]) -> str:
-        """Return the run in force, which must have forecasts of these models."""
+    def _require_models(self, models: Sequence[str], mart: str) -> None:
+        """Refuse a model that does not exist, and one that no run in force has forecasts of."""
         for name in models:
             if name not in model_names():
                 raise one_of("model", name, model_names())
         project = self.workspace.project
         with self.workspace.connect() as warehouse:
-            run_id = str(ledger.run_in_force(warehouse, project)["run_id"])
+            run_id = ledger.run_in_force(warehouse, project)["run_id"]
             rows = warehouse.query(
-                f"select distinct model from {project.relation('forecasts')} where run_id = ?",
-                [run_id],
+                f"select distinct model from {project.relation('forecasts')} "
+                f"where run_id in (select run_id from {mart})"
             )
         has = sorted(rows.column("model").to_pylist())
         for name in models:
             if name not in has:
                 raise UsageError(f"Run {run_id} has no model {name!r}. It has: {', '.join(has)}.")
-        return run_id
-
-
-def _listed(value: Any) -> list[str]:
-    """Return one value, or several, as texts."""
-    several = hasattr(value, "__iter__") and not isinstance(value, str)
-    return list(dict.fromkeys(map(str, value if several else [value])))
-
-
-def _require(
-    warehouse: Warehouse, what: str, wanted: Sequence[str], relation: str, column: str
-) -> None:
-    """Refuse the first value that is in no row of a column, with the nearest that is."""
-    warehouse.lookup("wanted", pa.table({"value": pa.array(wanted, pa.string())}))
-    sql = f"select distinct cast({column} as varchar) as value from {relation} where {column} is not null"
-    found = warehouse.query(
-        f"select value from ({sql}) as present where value in (select value from wanted)"
-    )
-    missing = set(wanted) - set(found.column("value").to_pylist())
-    if missing:
-        valid = sorted(warehouse.query(sql).column("value").to_pylist())
-        raise one_of(what, next(value for value in wanted if value in missing), valid)

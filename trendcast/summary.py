@@ -13,9 +13,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print a run's summary: models against the baseline, who serves, and where to look."""
     console = _console()
     backtest = summary["backtest"]
+    part = " and ".join(f"{c} {', '.join(v)}" for c, v in (summary["series_filter"] or {}).items())
     console.print(
-        f"Run {summary['run_id']}: {summary['n_series']} series, {summary['horizon']} {summary['grain']}s after "
-        f"{summary['cutoff']}.",
+        f"Run {summary['run_id']}: {summary['n_series']} series{f' of {part}' if part else ''}, {summary['horizon']} "
+        f"{summary['grain']}s after {summary['cutoff']}.",
         highlight=False,
     )
     table = Table(
