@@ -33,6 +33,7 @@ RUN = (
 )
 NOT_RUN = {
     "README: make demo": "they install, and the second one runs the tests that would run this",
+    "metrics: cd dbt_project": "MetricFlow is no dependency; it is installed aside, see below",
     "README: dbt deps": "needs the project above; tests/test_second_project.py installs such a one both ways and runs it",
     "tutorial: make demo": "installs into the clone; the test has trendcast installed and runs what follows",
 }
