@@ -195,8 +195,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(REPO / "dbt_project", folder / "dbt_project", ignore=ignore)
     (folder / "dbt_project" / "demo_shop").symlink_to(REPO / "dbt_project" / "demo_shop")
     (folder / "profiles").symlink_to(REPO / "profiles")
-    (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv").symlink_to(sys.prefix)
     settings = folder / "dbt_project" / "dbt_project.yml"
     text = settings.read_text()
     for name, small in (("lstm", SMALL_LSTM), ("lightgbm", SMALL_LIGHTGBM)):

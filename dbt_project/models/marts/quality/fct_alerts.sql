@@ -20,7 +20,7 @@ in_force as (
     from {{ ref('runs') }} as runs
     inner join {{ ref('runs') }} as trainings
         on coalesce(runs.trained_run_id, runs.run_id) = trainings.run_id
-    where runs.run_id in (select run_id from {{ ref('fct_forecasts') }})
+    where runs.run_id in (select forecasts.run_id from {{ ref('fct_forecasts') }} as forecasts)
 
 ),
 
