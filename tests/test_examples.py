@@ -12,8 +12,10 @@ import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -113,6 +115,28 @@ def test_the_script_can_be_run() -> None:
     assert subprocess.run(["bash", "-n", NIGHTLY], check=False).returncode == 0
     done = subprocess.run([NIGHTLY], capture_output=True, text=True, check=False)
     assert done.returncode and "the folder with dbt_project.yml" in done.stderr
+
+
+def test_the_dashboard_of_superset_reads_columns_that_exist(manifest: dict[str, Any]) -> None:
+    """It is made, compared with the copy and imported again by scripts/check_superset.py."""
+    export = zipfile.ZipFile(EXAMPLES / "superset" / "trendcast_dashboard.zip")
+    read = {name.split("/", 1)[1]: yaml.safe_load(export.read(name)) for name in export.namelist()}
+    models = {node["name"]: node for node in manifest["nodes"].values()}
+    datasets = [content for name, content in read.items() if name.startswith("datasets/")]
+    assert {d["table_name"] for d in datasets} == {"rpt_forecast_fan", "fct_forecast_accuracy"}
+    for dataset in datasets:
+        columns = {column["column_name"] for column in dataset["columns"]}
+        assert dataset["schema"] == "marts" and columns == set(
+            models[dataset["table_name"]]["columns"]
+        )
+    (database,) = [content for name, content in read.items() if name.startswith("databases/")]
+    assert database["extra"]["engine_params"]["connect_args"] == {"read_only": True}
+    assert (
+        database["sqlalchemy_uri"] == "duckdb:////data/trendcast_published/current/trendcast.duckdb"
+    )
+    charts = [content["params"] for name, content in read.items() if name.startswith("charts/")]
+    labels = {m["label"] for params in charts for m in params.get("metrics", [])}
+    assert labels == {"demand", "demand__yhat", "demand__yhat_lower", "demand__yhat_upper"}
 
 
 @pytest.mark.slow
