@@ -55,8 +55,6 @@ test-slow: $(STAMP)
 docs: export TRENDCAST_DUCKDB_PATH = $(VENV)/docs.duckdb
 docs: export DBT_TARGET_PATH = $(abspath $(VENV))/docs_target
 docs: $(STAMP)
-	@UV_SYSTEM_CERTS=true $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[docs]" \
-		|| $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
 	@rm -f $(TRENDCAST_DUCKDB_PATH)
 	@$(BIN)/dbt --quiet run --empty --project-dir dbt_project --profiles-dir profiles
