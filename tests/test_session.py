@@ -145,7 +145,7 @@ def test_accuracy_is_of_all_or_by_group(demo: Session) -> None:
         (lambda shop: shop.forecast("YOGHURT"), "Unknown series 'YOGHURT'. Did you mean 'YOGURT'?"),
         (lambda shop: shop.forecast(["YOGURT", "x"]), r"Unknown series 'x'.* and \d+ more"),
         (lambda shop: shop.forecast(model="lstmm"), "Unknown model 'lstmm'. Did you mean 'lstm'?"),
-        (lambda shop: shop.series(departement="x"), "column of dim_series 'departement'. Did you mean 'department'"),
+        (lambda shop: shop.series(departement="x"), "Unknown column 'departement'. Did you mean 'department'"),
         (lambda shop: shop.series(department="GROCERIES"), "Unknown value of department 'GROCERIES'. Did you mean 'GROCERY'"),
         (lambda shop: shop.accuracy("class"), "Unknown grouping 'class'. Valid: demand_class, lead_bucket"),
         (lambda shop: shop.plot([]), "draws 1 to 12 series; came: 0"),
@@ -260,6 +260,7 @@ def test_without_altair_it_says_how_to_install_it(
 # --- Running ---
 
 
+@pytest.mark.slow
 def test_it_runs_what_the_commands_run(small_run: Shop, copied: Callable[[Shop], Shop]) -> None:
     shop = copied(small_run)
     with shop.entered():
