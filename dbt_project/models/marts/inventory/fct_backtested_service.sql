@@ -1,4 +1,4 @@
--- One row per fold and series: demand over lead time and review interval after a cutoff of the backtest, and how much of
+-- One row per fold and series: demand over lead time and review interval after a cutoff of the backtest, and what of
 -- it the position to order up to would have served. Series whose interval is longer than the horizon are left out.
 {%- set unit = '/ supply.unit_price' if trendcast.settings().measure == 'revenue' else '' %}
 with served as (
