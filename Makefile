@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint dbt-test lock sbom clean help
+.PHONY: demo test test-slow lint dbt-test docs lock sbom clean help
 
 help:
 	@echo "make demo       install and run the main job on the demo shop (about 5 minutes the first time)"
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
+	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
 	@echo "make sbom       dist/trendcast.cdx.json: what a release is made of (CycloneDX), with licences"
 	@echo "make clean      remove the environment, the warehouse and what dbt wrote"
@@ -50,6 +51,18 @@ test: lint dbt-test
 test-slow: $(STAMP)
 	@$(PYTEST) -m slow
 
+# The site opens from the folder. dbt's page needs no warehouse with data in it, only one with the tables.
+docs: export TRENDCAST_DUCKDB_PATH = $(VENV)/docs.duckdb
+docs: export DBT_TARGET_PATH = $(abspath $(VENV))/docs_target
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
+	@rm -f $(TRENDCAST_DUCKDB_PATH)
+	@$(BIN)/dbt --quiet run --empty --project-dir dbt_project --profiles-dir profiles
+	@$(BIN)/dbt --quiet docs generate --static --project-dir dbt_project --profiles-dir profiles
+	@mkdir -p site/dbt && cp $(DBT_TARGET_PATH)/static_index.html site/dbt/index.html
+	@rm -f $(TRENDCAST_DUCKDB_PATH)
+	@echo "Wrote site/index.html and site/dbt/index.html"
+
 lock: $(STAMP)
 	@UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 -c constraints.txt pyproject.toml -o requirements.lock
@@ -68,4 +81,4 @@ sbom: $(STAMP)
 	@echo "Wrote dist/trendcast.cdx.json"
 
 clean:
-	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts trendcast_published trendcast_report.html dbt_project/target dbt_project/logs logs
+	rm -rf $(VENV) trendcast.duckdb trendcast.duckdb.wal trendcast_artifacts trendcast_published trendcast_report.html site dbt_project/target dbt_project/logs logs

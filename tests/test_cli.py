@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
+import trendcast as package
 from tests.conftest import REPO, Shop
 from trendcast import __version__, cli, pipeline
 from trendcast.cli import app
@@ -142,6 +144,92 @@ def test_a_forecast_before_any_run(small_run: Shop, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "trendcast run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- Colours: on a terminal, unless NO_COLOR is set; never in a pipe ---
+
+
+def on_a_terminal(*args: str, **environment: str) -> str:
+    """What a command writes to stderr where that is a terminal."""
+    ours, theirs = pty.openpty()
+    kept = ("PATH", "HOME", "LANG")
+    with subprocess.Popen(
+        [sys.executable, "-m", "trendcast", *args],
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={k: os.environ[k] for k in kept if k in os.environ}
+        | {"TERM": "xterm-256color"}
+        | environment,
+    ):
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # the end of a terminal is an error on Linux
+            while chunk := os.read(ours, 4096):
+                written += chunk
+    os.close(ours)
+    return written.decode()
+
+
+@pytest.mark.parametrize("args", [["runs", "--target", "oracle"], ["run", "--modle", "x"]])
+def test_errors_are_red_on_a_terminal_alone(args: list[str]) -> None:
+    coloured = on_a_terminal(*args)
+    assert re.search(r"\x1b\[1;31m(trendcast|Error):\x1b\[0m ", coloured)
+    plain = on_a_terminal(*args, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)  # bold is no colour
+    assert not re.search(r"\x1b\[", on_a_terminal(*args, TERM="dumb"))
+    piped = trendcast(*args).stderr
+    assert "\x1b" not in piped
+    unstyled = re.sub(r"\x1b\[[0-9;]*m", "", coloured).replace("\r\n", "\n")
+    assert unstyled.split() == piped.split()
+
+
+def test_tables_are_plain_in_a_pipe(small_run: Shop) -> None:
+    done = small_run.run_apart("doctor")
+    assert "ok " in done.stdout and "\x1b" not in done.stdout + done.stderr
+
+
+# --- Completion ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("trendcast fo", {"forecast"}),
+        ("trendcast re", {"report", "reproduce"}),
+        ("trendcast run --mod", {"--model"}),
+        ("trendcast run --model l", {"lightgbm", "lstm"}),
+        ("trendcast simulate ", {"inventory"}),
+    ],
+)
+def test_bash_completes(typed: str, offered: set[str]) -> None:
+    words = typed.split(" ")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "trendcast"],
+        env={
+            "PATH": os.environ["PATH"],
+            "_TRENDCAST_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(words) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert set(done.stdout.split()) == offered, done.stderr
+
+
+def test_completion_can_be_shown_and_bash_takes_it() -> None:
+    script = Path(sys.executable).parent / "trendcast"
+    shown = f"'{script}' --show-completion"
+    done = subprocess.run(
+        ["bash", "-c", f"source <({shown}) && complete -p trendcast"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split()[-1] == "trendcast" and "-F" in done.stdout, done.stderr
 
 
 # --- JSON ---
@@ -377,11 +465,9 @@ def test_checks_print_findings_as_they_are(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_full_refresh_is_passed_on(monkeypatch):
     asked = {}
-    workspace = SimpleNamespace(models=lambda names: None)
-    monkeypatch.setattr(cli, "_open", lambda *args: workspace)
+    session = SimpleNamespace(run=lambda **options: asked.update(options))
+    monkeypatch.setattr(package, "open", lambda *args, **options: session)
     monkeypatch.setattr(cli, "_print", lambda *args: None)
-    monkeypatch.setattr(pipeline, "check_selection", lambda *args: None)
-    monkeypatch.setattr(pipeline, "run", lambda workspace, **options: asked.update(options))
     for arguments, expected in ([], False), (["--full-refresh"], True):
         result = CliRunner().invoke(cli.app, ["run", *arguments])
         assert result.exit_code == 0, result.output

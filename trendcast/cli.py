@@ -1,20 +1,30 @@
-"""The command line: a thin layer that parses options, calls the pipeline and prints what it returns."""
+"""The command line: parses options, calls the method of `trendcast.session.Session` and prints what it returns."""
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trendcast import __version__
+import trendcast
 from trendcast.errors import Stopped, Terminated, TrendcastError, UsageError
+
+if TYPE_CHECKING:
+    from trendcast.session import Session
+else:
+    Session = (
+        Any  # annotations are evaluated below, and the module takes too long to import for --help
+    )
 
 app = typer.Typer(
     name="trendcast",
@@ -25,40 +35,153 @@ app = typer.Typer(
     help="Forecasts as governed warehouse tables: dbt builds the features, trendcast trains and writes back.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage. Start with: trendcast demo",
 )
+simulate = typer.Typer(
+    name="simulate",
+    no_args_is_help=True,
+    help="Replay decisions on the backtest, in money, against what a planner does today.",
+)
 
-ProjectDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--project-dir", help="Folder with dbt_project.yml. Default: here or ./dbt_project."
-    ),
-]
-ProfilesDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--profiles-dir", help="Folder with profiles.yml. Default: as dbt, or ./profiles."
-    ),
-]
-Target = Annotated[str | None, typer.Option("--target", "-t", help="Output of the dbt profile.")]
-Vars = Annotated[
-    str | None, typer.Option("--vars", help="dbt vars as YAML or JSON: '{horizon: 14}'.")
-]
-Artifacts = Annotated[
-    Path | None,
-    typer.Option(
-        "--artifacts-dir",
-        envvar="TRENDCAST_ARTIFACTS_DIR",
-        help="Folder of the model files. Default: trendcast_artifacts beside the warehouse.",
-    ),
-]
+
+def _model_names() -> list[str]:
+    from trendcast.models import model_names
+
+    return model_names()
+
+
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model to use, repeatable. Default: the var `models`."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model to use, repeatable. Default: the var `models`.",
+        autocompletion=_model_names,
+    ),
 ]
 Select = Annotated[
     list[str] | None,
     typer.Option("--select", "-s", help="dbt selection to narrow what is built, repeatable."),
 ]
+Series = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--series",
+        help="Part of the portfolio to forecast, repeatable: department=GROCERY, or an id. The rest keeps its forecasts.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, on one line.")]
+
+
+def _parse_vars(text: str | None) -> dict[str, Any]:
+    """Read --vars as dbt does: one YAML mapping."""
+    import yaml
+
+    from trendcast.vars import plain
+
+    if not text:
+        return {}
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(parsed, dict):
+        raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
+    return {str(name): plain(value) for name, value in parsed.items()}
+
+
+# --- The options that every command on a project takes ---
+
+
+def _open(
+    project_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--project-dir", help="Folder with dbt_project.yml. Default: here or ./dbt_project."
+        ),
+    ] = None,
+    profiles_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--profiles-dir", help="Folder with profiles.yml. Default: as dbt, or ./profiles."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Output of the dbt profile.")
+    ] = None,
+    vars: Annotated[
+        str | None, typer.Option("--vars", help="dbt vars as YAML or JSON: '{horizon: 14}'.")
+    ] = None,
+    artifacts_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--artifacts-dir",
+            envvar="TRENDCAST_ARTIFACTS_DIR",
+            help="Folder of the model files. Default: trendcast_artifacts beside the warehouse.",
+        ),
+    ] = None,
+) -> Session:
+    return trendcast.open(
+        project_dir,
+        profiles_dir=profiles_dir,
+        target=target,
+        vars=_parse_vars(vars),
+        artifacts_dir=artifacts_dir,
+    )
+
+
+def _command(
+    show: str,
+    *,
+    example: str,
+    opened: Callable[..., Any] = _open,
+    within: typer.Typer = app,
+    failed: Callable[[Any], bool] = lambda result: False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a command of a function that takes what ``opened`` returns, then options of its own.
+
+    The options of ``opened``, and --json, are added to the command's own.
+
+    Parameters
+    ----------
+    show
+        Function of `trendcast.summary` that prints what the command returns, unless --json does.
+    failed
+        Whether what it returns makes the exit code 1.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        def parameters(of: Callable[..., Any]) -> list[inspect.Parameter]:
+            found = inspect.signature(of, eval_str=True).parameters.values()
+            return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in found]
+
+        own, shared = parameters(function)[1:], parameters(opened)
+        as_json = inspect.Parameter(
+            "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
+        )
+
+        def called(*, as_json: bool, **given: Any) -> None:
+            session = opened(**{p.name: given.pop(p.name) for p in shared})
+            result = function(session, **given)
+            _print(result, as_json, show)
+            if failed(result):
+                raise typer.Exit(1)
+
+        called.__name__, called.__doc__ = function.__name__, function.__doc__
+        called.__signature__ = inspect.Signature([*own, *shared, as_json])  # type: ignore[attr-defined]
+        return within.command(epilog=f"Example: {example}")(called)
+
+    return register
+
+
+def _print(result: Any, as_json: bool, show: str) -> None:
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        from trendcast import summary
+
+        getattr(summary, show)(result)
+
+
+# --- The commands ---
 
 
 @app.callback(invoke_without_command=True)
@@ -68,53 +191,44 @@ def _main(
     ] = False,
 ) -> None:
     if version:
-        print(f"trendcast {__version__}")
+        print(f"trendcast {trendcast.__version__}")
         raise typer.Exit
 
 
-@app.command(epilog="Example: trendcast demo")
-def demo(
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Run again even if nothing has changed.")
-    ] = False,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
-    """Load the demo shop (410,466 order lines of a real grocer) and run the main job on it."""
-    from trendcast import pipeline
+@wraps(_open)
+def _open_demo(**given: Any) -> Session:
     from trendcast.project import PACKAGED_PROJECT
 
-    target_path = None
+    here = Path("dbt_project")
     if (
-        project_dir is None
-        and not Path("dbt_project/dbt_project.yml").is_file()
+        given["project_dir"] is None
+        and not (here / "dbt_project.yml").is_file()
         and PACKAGED_PROJECT.is_dir()
     ):
         # Installed from a wheel: the project lies in site-packages, where dbt must not write.
-        project_dir = PACKAGED_PROJECT / "dbt_project"
-        profiles_dir = profiles_dir or PACKAGED_PROJECT / "profiles"
-        target_path = Path("trendcast_target").resolve()
-    workspace = pipeline.Workspace.open(
-        project_dir=project_dir or Path("dbt_project"),
-        profiles_dir=profiles_dir,
-        vars=_parse_vars(vars),
-        artifacts_dir=artifacts_dir,
-        target_path=target_path,
+        given["project_dir"] = PACKAGED_PROJECT / "dbt_project"
+        given["profiles_dir"] = given["profiles_dir"] or PACKAGED_PROJECT / "profiles"
+        given["target_path"] = Path("trendcast_target").resolve()
+    given["project_dir"] = given["project_dir"] or here
+    return trendcast.open(**given | {"vars": _parse_vars(given["vars"])})
+
+
+@_command("print_demo", example="trendcast demo", opened=_open_demo)
+def demo(
+    session: Session,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Run again even if nothing has changed.")
+    ] = False,
+) -> Any:
+    """Load the demo shop (410,466 order lines of a real grocer) and run the main job on it."""
+    if not fresh and session.is_current():
+        return session.summary() | {"unchanged": True}
+    print(
+        "Running the demo: dbt build, backtest, training, forecast, marts. This takes a few minutes.",
+        file=sys.stderr,
+        flush=True,
     )
-    if not fresh and pipeline.is_current(workspace):
-        workspace.progress.timings.clear()
-        summary = pipeline.summarize(workspace)
-        _say("Nothing has changed since the last run; --fresh runs it again.", as_json)
-    else:
-        _say(
-            "Running the demo: dbt build, backtest, training, forecast, marts. This takes a few minutes.",
-            as_json,
-        )
-        summary = pipeline.run(workspace)
-    _print(summary, as_json, _summary)
+    return session.run()
 
 
 @app.command(
@@ -142,13 +256,7 @@ def init(
     from trendcast import scaffold
 
     found = scaffold.propose(sources, _pairs(mapped))
-
-    def show(told: dict[str, Any]) -> None:
-        from trendcast.summary import print_guess
-
-        print_guess(told)
-
-    _print(found.told(), as_json, show)
+    _print(found.told(), as_json, "print_guess")
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise UsageError(
@@ -156,10 +264,10 @@ def init(
             )
         typer.confirm(f"Write this to {folder}?", abort=True)
     scaffold.write(found, folder)
-    _say(
-        f"Wrote {folder}. Next: cd {folder} && trendcast run. To correct a guess, edit dbt_project.yml.",
-        as_json,
-    )
+    if not as_json:
+        print(
+            f"Wrote {folder}. Next: cd {folder} && trendcast run. To correct a guess, edit dbt_project.yml."
+        )
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
@@ -173,10 +281,26 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
     return found
 
 
-@app.command(epilog="Example: trendcast run --vars '{horizon: 14}' --model ridge")
+def _part(given: list[str] | None) -> dict[str, list[str]] | None:
+    """Return --series options as columns with the values wanted; text without = is an id."""
+    found: dict[str, list[str]] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        found.setdefault(name.strip() if equals else "series_id", []).append(
+            value if equals else text
+        )
+    return found or None
+
+
+@_command("print_run", example="trendcast run --vars '{horizon: 14}' --model ridge")
 def run(
+    session: Session,
     models: Models = None,
     select: Select = None,
+    train: Annotated[
+        bool, typer.Option(help="Train; without, stored models forecast what is new.")
+    ] = True,
+    series: Series = None,
     backtest: Annotated[
         bool, typer.Option(help="Score the models first, to choose the champion.")
     ] = True,
@@ -193,214 +317,103 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from what a run that failed had finished.")
     ] = False,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """Do the main job: build features, backtest, train, forecast, commit, build the marts."""
-    from trendcast import pipeline
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-    workspace.models(models)
-    pipeline.check_selection(workspace, select or [])
-    summary = pipeline.run(
-        workspace,
+    return session.run(
         models=models,
         select=select or [],
-        with_backtest=backtest,
+        train=train,
+        series=_part(series),
+        backtest=backtest,
         full_refresh=full_refresh,
         resume=resume,
         data_checks=data_checks,
     )
-    _print(summary, as_json, _ran)
 
 
-@app.command(epilog="Example: trendcast train --model ridge --model lstm")
-def train(
-    models: Models = None,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+@_command("print_step", example="trendcast train --model ridge --model lstm")
+def train(session: Session, models: Models = None) -> Any:
     """Train on the features as they are and keep the model files, hashed, for `forecast`."""
-    from trendcast import pipeline
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-    _print(pipeline.train(workspace, models=models), as_json, _step)
+    return session.train(models=models)
 
 
-@app.command(epilog="Example: trendcast forecast && dbt build --select tag:trendcast_marts")
-def forecast(
-    models: Models = None,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+@_command("print_step", example="trendcast forecast && dbt build --select tag:trendcast_marts")
+def forecast(session: Session, models: Models = None, series: Series = None) -> Any:
     """Forecast with the models of the latest training and write the ledger; nothing is trained."""
-    from trendcast import pipeline
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-    _print(pipeline.forecast(workspace, models=models), as_json, _step)
+    return session.rescore(models=models, series=_part(series))
 
 
-@app.command(epilog="Example: trendcast backtest --model ridge --json")
-def backtest(
-    models: Models = None,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+@_command("print_step", example="trendcast backtest --model ridge --json")
+def backtest(session: Session, models: Models = None) -> Any:
     """Score the models at every fold's cutoff (var `backtest_folds`) and write the ledger."""
-    from trendcast import pipeline
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-    _print(pipeline.backtest(workspace, models=models), as_json, _step)
+    return session.backtest(models=models)
 
 
-@app.command(epilog="Example: trendcast customers --json")
-def customers(
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+@_command("print_customers", example="trendcast customers --json")
+def customers(session: Session) -> Any:
     """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""
-    from trendcast import pipeline
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-
-    def show(told: dict[str, Any]) -> None:
-        from trendcast.summary import print_customers
-
-        print_customers(told)
-
-    _print(pipeline.customers(workspace), as_json, show)
+    return session.customers()
 
 
-@app.command(epilog="Example: trendcast runs --limit 5")
+@_command("print_runs", example="trendcast runs --limit 5")
 def runs(
+    session: Session,
     limit: Annotated[int, typer.Option(min=1, help="How many runs, newest first.")] = 20,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """List the runs in the ledger, newest first, failed ones with their reason."""
-    from trendcast import ledger
-
-    workspace = _open(project_dir, profiles_dir, target, vars, None)
-    with workspace.connect() as warehouse:
-        found = ledger.runs(warehouse, workspace.project, limit)
-
-    def show(listed: list[dict[str, Any]]) -> None:
-        from trendcast.summary import print_runs
-
-        print_runs(listed)
-
-    _print(found, as_json, show)
+    return session.runs(limit)
 
 
-@app.command(epilog="Example: trendcast doctor")
-def doctor(
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+@wraps(_open)
+def _unopened(**given: Any) -> dict[str, Any]:
+    return given | {"vars": _parse_vars(given["vars"])}
+
+
+@_command(
+    "print_checks",
+    example="trendcast doctor",
+    opened=_unopened,
+    failed=lambda checks: any(check["status"] == "fail" for check in checks),
+)
+def doctor(where: dict[str, Any]) -> Any:
     """Check versions, profile, warehouse, orders, ledger and model files; a remedy beside each finding."""
     from trendcast.doctor import examine
 
-    checks = examine(
-        project_dir=project_dir,
-        profiles_dir=profiles_dir,
-        target=target,
-        vars=_parse_vars(vars),
-        artifacts_dir=artifacts_dir,
-    )
-
-    def show(found: list[dict[str, str]]) -> None:
-        from trendcast.summary import print_checks
-
-        print_checks(found)
-
-    _print(checks, as_json, show)
-    if any(check["status"] == "fail" for check in checks):
-        raise typer.Exit(1)
+    return examine(**where)
 
 
-@app.command(epilog="Example: trendcast audit --cuts 3")
+@_command(
+    "print_audit",
+    example="trendcast audit --cuts 3",
+    failed=lambda rows: any(row["differing"] for row in rows),
+)
 def audit(
+    session: Session,
     cuts: Annotated[int, typer.Option(min=1, help="How many random dates to cut at.")] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the dates. Default: the var `seed`.")
     ] = None,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """Prove on your own data that no feature knows the future; exit code 1 if one does."""
-    from trendcast.audit import audit as examine_features
-
-    workspace = _open(project_dir, profiles_dir, target, vars, None)
-    found = examine_features(workspace, cuts=cuts, seed=seed)
-
-    def show(rows: list[dict[str, Any]]) -> None:
-        from trendcast.summary import print_audit
-
-        print_audit(rows)
-
-    _print(found, as_json, show)
-    if any(row["differing"] for row in found):
-        raise typer.Exit(1)
+    return session.audit(cuts=cuts, seed=seed)
 
 
-@app.command(epilog="Example: trendcast reproduce 20261124T170238-e6d127")
+@_command(
+    "print_reproduced",
+    example="trendcast reproduce 20261124T170238-e6d127",
+    failed=lambda found: not found["equal"],
+)
 def reproduce(
+    session: Session,
     run_id: Annotated[str, typer.Argument(help="A run of `trendcast run`, see `trendcast runs`.")],
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    artifacts_dir: Artifacts = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """Repeat a run with its recorded inputs, nothing published; exit code 1 if its forecasts come out otherwise."""
-    from trendcast.reproduce import reproduce as repeat
-
-    workspace = _open(project_dir, profiles_dir, target, vars, artifacts_dir)
-    found = repeat(workspace, run_id)
-
-    def show(found: dict[str, Any]) -> None:
-        from trendcast.summary import print_reproduced
-
-        print_reproduced(found)
-
-    _print(found, as_json, show)
-    if not found["equal"]:
-        raise typer.Exit(1)
+    return session.reproduce(run_id)
 
 
-@app.command(epilog="Example: trendcast publish --keep 5")
+@_command("print_published", example="trendcast publish --keep 5")
 def publish(
+    session: Session,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -410,166 +423,75 @@ def publish(
     keep: Annotated[
         int, typer.Option(min=1, help="How many of the copies before this one to keep.")
     ] = 3,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """Swap in a copy of the marts for BI tools, which can read it while runs go on."""
-    from trendcast.publish import publish as swap_in
-
-    workspace = _open(project_dir, profiles_dir, target, vars, None)
-
-    def show(told: dict[str, Any]) -> None:
-        from trendcast.summary import print_published
-
-        print_published(told)
-
-    _print(swap_in(workspace, to, keep=keep), as_json, show)
+    return session.publish(to, keep=keep)
 
 
-@app.command(epilog="Example: trendcast report --out report.html")
+@_command("print_report", example="trendcast report --out report.html")
 def report(
+    session: Session,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The HTML file; an old one is replaced.")
     ] = Path("trendcast_report.html"),
     limit: Annotated[
         int, typer.Option(min=1, help="Most series to show, those with the most revenue first.")
     ] = 2000,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    as_json: Json = False,
-) -> None:
+) -> Any:
     """Write the forecast in force as one HTML file that opens offline: portfolio, and a chart of every series."""
-    from trendcast.report import write
-
-    workspace = _open(project_dir, profiles_dir, target, vars, None)
-
-    def show(told: dict[str, Any]) -> None:
-        print(
-            f"Wrote {told['file']} ({told['bytes'] / 1e6:.1f} MB): run {told['run_id']}, {told['n_series']:,} of "
-            f"{told['n_series_total']:,} series. Open it in a browser; it needs no network."
-        )
-
-    _print(write(workspace, out, limit=limit), as_json, show)
+    return session.report(out, limit=limit)
 
 
-simulate = typer.Typer(
-    name="simulate",
-    no_args_is_help=True,
-    help="Replay decisions on the backtest, in money, against what a planner does today.",
+@_command(
+    "print_inventory", example="trendcast simulate inventory --cover-days 10", within=simulate
 )
-app.add_typer(simulate)
-
-
-@simulate.command(epilog="Example: trendcast simulate inventory --cover-days 10")
 def inventory(
+    session: Session,
     cover_days: Annotated[
         float,
         typer.Option(min=0, help="Days of mean demand a min/max planner adds to the lead time."),
     ] = 7.0,
-    project_dir: ProjectDir = None,
-    profiles_dir: ProfilesDir = None,
-    target: Target = None,
-    vars: Vars = None,
-    as_json: Json = False,
-) -> None:
-    """Replay the order levels of the backtest beside min/max and the normal safety stock."""
-    from trendcast.simulate import inventory as replayed
-
-    workspace = _open(project_dir, profiles_dir, target, vars, None)
-
-    def show(found: dict[str, Any]) -> None:
-        from trendcast.summary import print_inventory
-
-        print_inventory(found)
-
-    _print(replayed(workspace, cover_days=cover_days), as_json, show)
-
-
-def _open(
-    project_dir: Path | None,
-    profiles_dir: Path | None,
-    target: str | None,
-    vars: str | None,
-    artifacts_dir: Path | None,
 ) -> Any:
-    from trendcast.pipeline import Workspace
-
-    return Workspace.open(
-        project_dir=project_dir,
-        profiles_dir=profiles_dir,
-        target=target,
-        vars=_parse_vars(vars),
-        artifacts_dir=artifacts_dir,
-    )
+    """Replay the order levels of the backtest beside min/max and the normal safety stock."""
+    return session.simulate_inventory(cover_days=cover_days)
 
 
-def _parse_vars(text: str | None) -> dict[str, Any]:
-    """Read --vars as dbt does: one YAML mapping."""
-    import yaml
-
-    from trendcast.vars import plain
-
-    if not text:
-        return {}
-    try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--vars is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(parsed, dict):
-        raise UsageError(f"--vars must be a mapping like '{{horizon: 14}}', came: {text!r}")
-    return {str(name): plain(value) for name, value in parsed.items()}
+app.add_typer(simulate)
 
 
-def _summary(summary: dict[str, Any]) -> None:
-    from trendcast.summary import print_summary
-
-    print_summary(summary)
-
-
-def _ran(summary: dict[str, Any]) -> None:
-    for note in summary.get("notes", ()):
-        print(f"Note: {note}")
-    if "resumed" in summary:
-        kept = summary["resumed"]
-        print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
-    _summary(summary)
-
-
-def _step(told: dict[str, Any]) -> None:
-    from trendcast.summary import print_step
-
-    print_step(told)
-
-
-def _say(text: str, as_json: bool) -> None:
-    if not as_json:
-        print(text, flush=True)
-
-
-def _print(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
-    if as_json:
-        print(json.dumps(result, default=str))
-    else:
-        show(result)
+# --- What a terminal gets ---
 
 
 def main() -> None:
     """Run the command line; an error made on purpose is a message, not a traceback."""
     try:
         with _stoppable():
-            app()
+            sys.exit(app(standalone_mode=False) or 0)
     except TrendcastError as error:
-        print("\n".join([f"trendcast: {error}", *_notes(error)]), file=sys.stderr)
+        _complain("\n".join([f"trendcast: {error}", *_notes(error)]))
         sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        shown = io.StringIO()
+        error.show(shown)  # type: ignore[attr-defined]
+        _complain(shown.getvalue().rstrip())
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        _complain("trendcast: aborted.")
+        sys.exit(1)
     except (Stopped, KeyboardInterrupt) as error:
         kept = _notes(error) or ["Nothing of a run under way was kept."]
-        print("\n".join(["trendcast: stopped.", *kept]), file=sys.stderr)
+        _complain("\n".join(["trendcast: stopped.", *kept]))
         sys.exit(1)
+
+
+def _complain(message: str) -> None:
+    """Print an error on stderr; in red up to the first colon if it is a terminal and NO_COLOR is not set."""
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(message)
+    text.highlight_regex(r"(?m)^(trendcast|Error):", "bold red")
+    Console(stderr=True).print(text, soft_wrap=True)
 
 
 def _notes(error: BaseException) -> list[str]:

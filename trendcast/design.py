@@ -48,6 +48,15 @@ class Keys:
         """Return some of the rows."""
         return Keys(self.series[index], self.cutoff[index], self.lead[index])
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Keys]) -> Keys:
+        """Return the rows of all parts, one after the other."""
+        return cls(
+            np.concatenate([p.series for p in parts]),
+            np.concatenate([p.cutoff for p in parts]),
+            np.concatenate([p.lead for p in parts]),
+        )
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -170,11 +179,7 @@ class Design:
                     np.tile(leads, len(series)),
                 )
             )
-        return Keys(
-            np.concatenate([p.series for p in parts]),
-            np.concatenate([p.cutoff for p in parts]),
-            np.concatenate([p.lead for p in parts]),
-        )
+        return Keys.concatenate(parts)
 
     def target(self, keys: Keys) -> FloatArray:
         """Demand to learn from, [R]; NaN where it has yet to come or was not observed."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# A shop may have thirty thousand series; an error names so many.
+LISTED = 30
+
 
 class TrendcastError(Exception):
     """Base of every error trendcast raises on purpose; the CLI prints it and exits with ``exit_code``."""
@@ -53,4 +56,5 @@ def one_of(what: str, came: str, valid: list[str]) -> UsageError:
 
     close = get_close_matches(came, valid, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UsageError(f"Unknown {what} {came!r}.{hint} Valid: {', '.join(valid)}.")
+    more = f" and {len(valid) - LISTED:,} more" if len(valid) > LISTED else ""
+    return UsageError(f"Unknown {what} {came!r}.{hint} Valid: {', '.join(valid[:LISTED])}{more}.")

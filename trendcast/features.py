@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from trendcast.errors import DataError
+from trendcast.errors import DataError, UsageError
+from trendcast.portfolio import listed, narrowed
 from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -90,6 +91,22 @@ class Features:
         """Series in the panel."""
         sql = f"select count(*) as n from {self.relation('int_series')}"
         return int(self.query(sql).column("n")[0].as_py())
+
+    def matching(self, where: Mapping[str, Any]) -> pa.Array:
+        """Return the ids of the series whose columns of ``ftr_static`` have the values asked for, sorted.
+
+        Raises
+        ------
+        UsageError
+            There is no such column or value, or no series has all of them.
+        """
+        relation = self.relation("ftr_static")
+        condition = narrowed(self._warehouse, relation, where)
+        found = self.query(f"select series_id from {relation} where {condition} order by series_id")
+        if not len(found):
+            asked = ", ".join(f"{c}={'|'.join(listed(v))}" for c, v in where.items())
+            raise UsageError(f"No series has all of {asked}; each of them has some.")
+        return found.column("series_id").combine_chunks()
 
     def in_whole_units(self, end_t: int) -> bool:
         """Whether all demand up to a period came in whole units."""

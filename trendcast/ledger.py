@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from trendcast.warehouse import Warehouse
 
 ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases")
-# Shape of the ledger. 2 added ledger_version and inputs to runs; dbt adds columns to a ledger that lacks them.
-LEDGER_VERSION = 2
+# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter; dbt adds columns to a ledger that lacks them.
+LEDGER_VERSION = 3
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -464,7 +464,10 @@ def find_run(warehouse: Warehouse, project: Project, run_id: str) -> dict[str, A
 
 
 def latest_run(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
-    """Return the run whose forecasts are in force, as the macro ``latest_run`` has it for the marts."""
+    """Return the newest run that forecast, as the macro ``latest_run`` has it for the marts.
+
+    Its forecasts are in force for all series it has; where it is one of a part of the portfolio, the other series keep theirs.
+    """
     rows: list[dict[str, Any]] = warehouse.query(
         f"select * from {project.relation('runs')} where status = 'committed' and forecasts_rows > 0 "
         "and panel = ? order by finished_at desc, run_id desc limit 1",
@@ -491,7 +494,7 @@ def trained_run(warehouse: Warehouse, project: Project, models: list[str]) -> di
         There is none.
     """
     rows = warehouse.query(
-        f"select run_id, artifacts, models from {project.relation('runs')} "
+        f"select run_id, artifacts, models, config_fingerprint from {project.relation('runs')} "
         "where status = 'committed' and command in ('run', 'train') and panel = ? "
         "order by finished_at desc, run_id desc",
         [project.settings.panel],
@@ -540,7 +543,12 @@ def require_tables(warehouse: Warehouse, project: Project) -> None:
 
     require("runs")
     require_known_version(warehouse, project)
-    needed = {"ledger_version", "inputs", *(f"{table}_rows" for table in ROW_TABLES)}
+    needed = {
+        "ledger_version",
+        "inputs",
+        "series_filter",
+        *(f"{table}_rows" for table in ROW_TABLES),
+    }
     missing = needed - set(warehouse.columns(project.relation("runs")))
     if missing:
         raise WarehouseError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import trendcast
 from trendcast import ensemble, ledger, next_purchase
@@ -27,13 +28,14 @@ from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
 from trendcast.vars import check_vars, resolved_vars
 from trendcast.warehouse import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from trendcast.models import Model
     from trendcast.warehouse import Warehouse
@@ -155,6 +157,7 @@ def run(
         The run's summary, as `summarize` gives it; when resumed with ``resumed``: what was kept of which run.
     """
     names = workspace.models(models)
+    check_selection(workspace, select)
     chosen = {"backtest": with_backtest, "select": list(select), "full_refresh": full_refresh}
     notes: list[str] = []
     left = _leftover(workspace, names, with_backtest) if resume else None
@@ -204,27 +207,57 @@ def train(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[
     return _told(current, progress)
 
 
-def forecast(workspace: Workspace, *, models: Sequence[str] | None = None) -> dict[str, Any]:
-    """Forecast from the last cutoff with the models of the latest training; nothing is trained."""
+def forecast(
+    workspace: Workspace,
+    *,
+    models: Sequence[str] | None = None,
+    series: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Forecast from the last cutoff with the models of the latest training; nothing is trained or built.
+
+    Parameters
+    ----------
+    series
+        The part of the portfolio to forecast: columns of ``ftr_static`` with the values wanted. The other series keep the
+        forecasts they have. None for all.
+    """
     names = workspace.models(models)
-    with (
-        _run(workspace, "forecast", names) as (current, progress),
-        _features(workspace, current, folds=False) as features,
-    ):
-        with workspace.connect() as warehouse:
-            trained = ledger.trained_run(warehouse, workspace.project, names)
-        current.header["trained_run_id"] = trained["run_id"]
-        loaded, combined = [], None
-        for name in names:
-            directory = ledger.verified_directory(workspace.artifacts_dir, trained, name)
-            if name == ENSEMBLE:
-                combined = ensemble.Ensemble.load(directory)
-                continue
-            model = create(name)
-            model.load(directory)
-            loaded.append(model)
-        _forecast(features, current, loaded, combined, progress)
+    with _run(workspace, "forecast", names) as (current, progress):
+        _rescore(workspace, current, names, progress, series)
     return _told(current, progress)
+
+
+def refresh(
+    workspace: Workspace,
+    *,
+    models: Sequence[str] | None = None,
+    select: Sequence[str] = (),
+    series: Mapping[str, Any] | None = None,
+    full_refresh: bool = False,
+    data_checks: bool = True,
+) -> dict[str, Any]:
+    """Build features of what is new, forecast with the models of the latest training, and build the marts on the result.
+
+    Returns
+    -------
+    dict
+        The run's summary, as `summarize` gives it.
+    """
+    names = workspace.models(models)
+    check_selection(workspace, select)
+    chosen = {"select": list(select), "full_refresh": full_refresh}
+    with _run(workspace, "forecast", names, None, chosen) as (current, progress):
+        notes = _check_contracts(workspace, current, enforced=data_checks)
+        anew = full_refresh or _was_made_with_other_sql(workspace)
+        _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
+        trained = _rescore(workspace, current, names, progress, series)
+        if trained["config_fingerprint"] != current.header["config_fingerprint"]:
+            notes.append(
+                f"The models were trained with other SQL or settings than there are now (run {trained['run_id']}). If that "
+                "changed what features mean, train again: `trendcast run`."
+            )
+    _build(workspace, FROM_LEDGER, select, "marts")
+    return summarize(workspace) | ({"notes": notes} if notes else {})
 
 
 def customers(workspace: Workspace) -> dict[str, Any]:
@@ -264,6 +297,35 @@ def customers(workspace: Workspace) -> dict[str, Any]:
 
 
 # --- Steps ---
+
+
+def _rescore(
+    workspace: Workspace,
+    current: ledger.Run,
+    names: Sequence[str],
+    progress: Progress,
+    series: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Stage what the stored models forecast, of a part of the portfolio where one is asked for; return whose models."""
+    with _features(workspace, current, folds=False) as features:
+        ids = features.matching(series) if series else None
+        if ids is not None:
+            wanted = {column: listed(value) for column, value in (series or {}).items()}
+            current.header |= {"series_filter": json.dumps(wanted), "n_series": len(ids)}
+        with workspace.connect() as warehouse:
+            trained = ledger.trained_run(warehouse, workspace.project, list(names))
+        current.header["trained_run_id"] = trained["run_id"]
+        loaded, combined = [], None
+        for name in names:
+            directory = ledger.verified_directory(workspace.artifacts_dir, trained, name)
+            if name == ENSEMBLE:
+                combined = ensemble.Ensemble.load(directory)
+                continue
+            model = create(name)
+            model.load(directory)
+            loaded.append(model)
+        _forecast(features, current, loaded, combined, progress, ids)
+    return trained
 
 
 def learn(
@@ -450,23 +512,29 @@ def _forecast(
     models: Sequence[Model],
     combined: ensemble.Ensemble | None,
     progress: Progress,
+    ids: pa.Array | None = None,
 ) -> None:
-    """Stage every model's forecasts and explanations at the last cutoff."""
+    """Stage every model's forecasts and explanations at the last cutoff; of the series given, or of all."""
     cutoff_t = features.last_cutoff.t
+
+    def part(rows: pa.Table) -> pa.Table:
+        return rows if ids is None else rows.filter(pc.is_in(rows.column("series_id"), ids))
+
     for model in models:
         with progress.phase(f"forecast {model.name}"):
             if not current.has("forecasts", model=model.name):
-                current.stage("forecasts", model.forecast(features, cutoff_t), model=model.name)
+                rows = part(model.forecast(features, cutoff_t))
+                current.stage("forecasts", rows, model=model.name)
             if current.has("explanations", model=model.name):
                 continue
             explained = model.explain(features, cutoff_t)
             if explained is not None:
-                current.stage("explanations", explained, model=model.name)
+                current.stage("explanations", part(explained), model=model.name)
     if combined is None or current.has("forecasts", model=ENSEMBLE):
         return
     with progress.phase(f"forecast {ENSEMBLE}"):
         tables = [current.staged("forecasts", model=name) for name in combined.members]
-        about = _actuals(features, cutoff_t)
+        about = part(_actuals(features, cutoff_t))
         for name, table in zip(combined.members, tables, strict=True):
             _check_keys(table, about, name)
         lead_bucket = features.settings.lead_bucket
@@ -526,10 +594,13 @@ def _run(
     left: ledger.Leftover | None = None,
     chosen: dict[str, Any] | None = None,
 ) -> Iterator[tuple[ledger.Run, Progress]]:
-    """Hold the run lock and commit at the end; where something fails, leave nothing but what can be resumed."""
+    """Hold the run lock and commit at the end; where something fails, leave nothing but what can be resumed.
+
+    A command that builds says what it was ``chosen`` to build; the others need the ledger to be there.
+    """
     progress = workspace.progress
     with ledger.run_lock(workspace.artifacts_dir):
-        _check_before(workspace, command, left)
+        _check_before(workspace, left, builds=chosen is not None)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)
         current.header["inputs"] = json.dumps(_inputs(workspace) | (chosen or {}))
@@ -548,11 +619,11 @@ def _run(
             raise
 
 
-def _check_before(workspace: Workspace, command: str, left: ledger.Leftover | None) -> None:
+def _check_before(workspace: Workspace, left: ledger.Leftover | None, *, builds: bool) -> None:
     """Check the warehouse and the orders before anything changes, and sweep up after a run that died."""
     # Opening it for writing finds a lock now and not half an hour later.
     with workspace.connect(read_only=False) as warehouse:
-        if command == "run":
+        if builds:
             check_orders(warehouse, workspace.project)
         else:
             ledger.require_tables(warehouse, workspace.project)
@@ -767,7 +838,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             select member, avg(weight) as weight, sum(n_rows) as n_rows from {project.relation("weights")}
             where run_id = ? and fold = 0 and demand_class = 'all' group by member order by weight desc, member
             """,
-            [latest["run_id"]],
+            [latest["trained_run_id"] or latest["run_id"]],
         ).to_pylist()
     return {
         "run_id": latest["run_id"],
@@ -777,6 +848,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         "horizon": latest["horizon"],
         "measure": project.settings.measure,
         "n_series": latest["n_series"],
+        "series_filter": json.loads(latest.get("series_filter") or "null"),
         "forecasts_sha256": latest["forecasts_sha256"],
         "backtest": {k: str(v) if k != "folds" else v for k, v in dates.items()},
         "accuracy": accuracy,

@@ -13,9 +13,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print a run's summary: models against the baseline, who serves, and where to look."""
     console = _console()
     backtest = summary["backtest"]
+    part = " and ".join(f"{c} {', '.join(v)}" for c, v in (summary["series_filter"] or {}).items())
     console.print(
-        f"Run {summary['run_id']}: {summary['n_series']} series, {summary['horizon']} {summary['grain']}s after "
-        f"{summary['cutoff']}.",
+        f"Run {summary['run_id']}: {summary['n_series']} series{f' of {part}' if part else ''}, {summary['horizon']} "
+        f"{summary['grain']}s after {summary['cutoff']}.",
         highlight=False,
     )
     table = Table(
@@ -72,6 +73,23 @@ def print_summary(summary: dict[str, Any]) -> None:
     }
     for name, relation in summary["tables"].items():
         console.print(f"  {relation:<52} {about[name]}", highlight=False, soft_wrap=True)
+
+
+def print_run(summary: dict[str, Any]) -> None:
+    """Print what a run noticed and kept, and its summary."""
+    for note in summary.get("notes", ()):
+        print(f"Note: {note}")
+    if "resumed" in summary:
+        kept = summary["resumed"]
+        print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
+    print_summary(summary)
+
+
+def print_demo(summary: dict[str, Any]) -> None:
+    """Print the summary of the demo, and whether it is that of an earlier run."""
+    if summary.get("unchanged"):
+        print("Nothing has changed since the last run; --fresh runs it again.")
+    print_summary(summary)
 
 
 def print_step(told: dict[str, Any]) -> None:
@@ -251,6 +269,14 @@ def print_published(told: dict[str, Any]) -> None:
         f"{told['where']}/<table>.parquet",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def print_report(told: dict[str, Any]) -> None:
+    """Print where the report is and what it shows."""
+    print(
+        f"Wrote {told['file']} ({told['bytes'] / 1e6:.1f} MB): run {told['run_id']}, {told['n_series']:,} of "
+        f"{told['n_series_total']:,} series. Open it in a browser; it needs no network."
     )
 
 

@@ -77,3 +77,11 @@
 {% macro periods_of_days(days, minimum=0) -%}
     greatest(cast(ceil({{ days }} / {{ trendcast.settings().days_per_period }}) as integer), {{ minimum }})
 {%- endmacro %}
+
+{#- Central intervals under the names of Nixtla's libraries, by their level in percent. -#}
+{% macro nixtla_intervals() -%}
+    {%- for level, lower, upper in [(50, 'q25', 'q75'), (80, 'q10', 'q90'), (90, 'q05', 'q95'), (95, 'q025', 'q975')] %}
+    {{ lower }} as {{ adapter.quote('trendcast-lo-' ~ level) }},
+    {{ upper }} as {{ adapter.quote('trendcast-hi-' ~ level) }}{{ ',' if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}

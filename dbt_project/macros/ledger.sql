@@ -20,3 +20,23 @@
     order by finished_at desc, run_id desc
     limit 1
 {%- endmacro %}
+
+{#- The runs that forecasts in force can come from: the newest committed run of all series, and those of a part of the
+    portfolio since. For each series the newest of them that has it is in force. -#}
+{% macro runs_in_force() -%}
+    {%- set ours -%}
+        status = 'committed'
+        and forecasts_rows > 0
+        and panel = '{{ dbt.escape_single_quotes(trendcast.settings().panel) }}'
+    {%- endset -%}
+    select
+        run_id,
+        row_number() over (order by finished_at desc, run_id desc) as run_rank
+    from {{ ref('trendcast', 'runs') }}
+    where
+        {{ ours }}
+        and finished_at >= coalesce(
+            (select max(finished_at) from {{ ref('trendcast', 'runs') }} where {{ ours }} and series_filter is null),
+            cast('1970-01-01' as timestamp)
+        )
+{%- endmacro %}

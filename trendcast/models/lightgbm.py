@@ -3,8 +3,10 @@
 The approach that won M5 (Makridakis, Spiliotis & Assimakopoulos, M5 accuracy competition, IJF 2022): one global
 model, direct over leads, Poisson deviance. The target is demand over the series' level at the cutoff, weighted by the
 level: then leaves average whole demand, so the mean adds up to what was sold in training, in every group a tree can
-tell apart. Lead is a feature; quantiles come from `trendcast.models.spread`, measured on the latest periods with trees
-that had not seen them.
+tell apart. Lead is a feature. How many trees to grow, and how wide the quantiles are (`trendcast.models.spread`), is measured
+on the latest horizons, each forecast by trees that had seen nothing after its cutoff: rolling origins, as the forecast
+itself will be (Tashman, Out-of-sample tests of forecasting accuracy, IJF 2000). One horizon would be a gamble: what is best for
+one with Christmas in it may be far from best for the next.
 
 Rows are a seeded sample over evenly spaced cutoffs, bounded by ``max_rows`` whatever the panel's size. LightGBM 4
 (Ke et al., NeurIPS 2017) is run deterministically: the same seed, data and version give the same trees on any
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from trendcast.design import Design
+from trendcast.design import Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import (
     QUANTILES,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from trendcast.design import Keys
     from trendcast.features import Features
 
     Array = npt.NDArray[np.float64]
@@ -60,10 +61,12 @@ class LightGBMConfig:
         Rows to train on, at most; more are sampled.
     train_cutoffs, train_periods
         How many cutoffs to learn from, and over how many periods before the last target they are spread.
+    windows
+        Held-out horizons the number of rounds and the spread are measured on, at most; a short history has fewer.
     error_rows
-        Rows on which the spread is measured, at most.
+        Rows of all held-out horizons, at most.
     max_rounds, patience, learning_rate, num_leaves, min_rows, feature_share, row_share, penalty
-        Of the trees; the number of rounds is the one after which held-out periods no longer improve.
+        Of the trees; the number of rounds is the one after which the held-out horizons no longer improve on average.
     max_categories
         A category with more values than this is left out: it learns single series by heart.
     threads
@@ -74,9 +77,10 @@ class LightGBMConfig:
     max_rows: int = 1_000_000
     train_cutoffs: int = 40
     train_periods: int | None = None
+    windows: int = 3
     error_rows: int = 150_000
     max_rounds: int = 400
-    patience: int = 30
+    patience: int = 60
     learning_rate: float = 0.08
     num_leaves: int = 31
     min_rows: int = 60
@@ -89,7 +93,7 @@ class LightGBMConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        for name in ("max_rows", "train_cutoffs", "max_rounds", "threads"):
+        for name in ("max_rows", "train_cutoffs", "windows", "max_rounds", "threads"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ModelError(
@@ -131,6 +135,7 @@ class _Sample:
     actual: Array
     level: Array
     variance: Array
+    cutoff_t: npt.NDArray[np.int32]
     target_t: npt.NDArray[np.int32]
     bucket: npt.NDArray[np.int64]
 
@@ -161,36 +166,37 @@ class LightGBM:
         config = LightGBMConfig.from_settings(features.settings.lightgbm)
         progress("rows")
         cutoffs = _cutoffs(features, config, end_t)
-        design = Design(features, cutoffs, end_t, max_values=config.max_categories)
+        windows = _windows(features, config, end_t)
+        design = Design(features, [*cutoffs, *windows], end_t, max_values=config.max_categories)
         self._about = {"names": design.names, "categories": design.categories}
-        sample = _sample(design, config, cutoffs, seed)
-        counts = is_counts(sample.actual)
-        held_out = sample.target_t > _held_out(features, end_t)
-        if held_out.all() or not held_out.any():
+        sample = _sample(design, config, cutoffs, windows, seed)
+        folds = _folds(sample, windows)
+        if not folds:
             raise DataError(
                 f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train lightgbm "
                 f"{features.settings.horizon} periods ahead. Lower the var `horizon` or `backtest_folds`."
             )
-        progress("trees without the latest periods")
-        late = sample.take(np.flatnonzero(held_out))
-        early = sample.take(np.flatnonzero(~held_out))
-        trees = _train(config, seed, self._about, early, config.max_rounds, late)
-        rounds = trees.best_iteration or config.max_rounds
-        errors = late.take(sampled(len(late.actual), config.error_rows, seed))
-        mean = trees.predict(errors.matrix, num_iteration=rounds) * errors.level
+        rows = self._dataset(config, seed, sample)
+        progress(f"trees without the latest periods, {len(folds)} times")
+        rounds, trees = _rounds(config, seed, rows, folds)
+        mean = np.empty(len(sample.actual))
+        for booster, (_, tested) in zip(trees, folds, strict=True):
+            mean[tested] = booster.predict(sample.matrix[tested], num_iteration=rounds)
+        tested = np.sort(np.concatenate([rows for _, rows in folds]))
+        errors, mean = sample.take(tested), mean[tested] * sample.level[tested]
         self._spread = Spread.measure(
             errors.actual,
             mean,
             scaled_variance(mean, errors.level, errors.variance),
             errors.bucket,
-            counts=counts,
+            counts=is_counts(sample.actual),
             smallest=least_demand(sample.actual),
             n_buckets=-(-design.horizon // design.lead_bucket),
             seed=seed,
         )
-        del trees, early, late, errors
+        del trees, errors
         progress(f"{rounds} trees")
-        self._booster = _train(config, seed, self._about, sample, rounds)
+        self._booster = _train(config, seed, rows, rounds)
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
         """Forecast every series from a cutoff."""
@@ -248,6 +254,21 @@ class LightGBM:
         self._about, self._spread = data["about"], Spread(**data["spread"])
         self._booster = lightgbm.Booster(model_str=(directory / "lightgbm.txt").read_text())
 
+    def _dataset(self, config: LightGBMConfig, seed: int, sample: _Sample) -> Any:
+        """Return the sample as LightGBM reads it."""
+        import lightgbm
+
+        names = self._about["names"]
+        return lightgbm.Dataset(
+            sample.matrix,
+            np.minimum(sample.actual / sample.level, RATIO_LIMIT),
+            weight=sample.level / sample.level.mean(),
+            feature_name=_safe(names),
+            categorical_feature=[names.index(name) for name in self._about["categories"]],
+            params=config.parameters(seed),
+            free_raw_data=False,
+        )
+
     def _check(self, design: Design) -> None:
         """Refuse other features than those of the training."""
         if design.names != self._about["names"]:
@@ -279,62 +300,84 @@ def _default_span(grain: str) -> int:
     return {"day": 210, "week": 208, "month": 96}[grain]
 
 
-def _held_out(features: Features, end_t: int) -> int:
-    """Return the last target trained on at first: one horizon before the end, or a third of a short history."""
+def _windows(features: Features, config: LightGBMConfig, end_t: int) -> list[int]:
+    """Return the cutoffs of the held-out horizons, newest first: one horizon apart, less where the history is short."""
     span = end_t - features.first_t
-    return end_t - max(1, min(features.settings.horizon, span // 3))
+    length = max(1, min(features.settings.horizon, span // 3))
+    cutoffs = [end_t - length * (j + 1) for j in range(config.windows)]
+    # The trees of each must have something to learn from: at least as long a history as they are to forecast.
+    return [c for c in cutoffs if c - features.first_t >= length]
 
 
-def _sample(design: Design, config: LightGBMConfig, cutoffs: list[int], seed: int) -> _Sample:
-    """Return up to ``max_rows`` rows with a known target, spread evenly by chance."""
-    keys = design.keys(cutoffs)
-    rows = np.flatnonzero(~np.isnan(design.target(keys)))
-    keys = keys.take(rows[sampled(len(rows), config.max_rows, seed)])
+def _sample(
+    design: Design, config: LightGBMConfig, cutoffs: list[int], windows: list[int], seed: int
+) -> _Sample:
+    """Return up to ``max_rows`` rows with a known target, spread evenly by chance, and up to ``error_rows`` of the windows."""
+
+    def drawn(cutoffs: list[int], most: int) -> Keys:
+        keys = design.keys(cutoffs)
+        rows = np.flatnonzero(~np.isnan(design.target(keys)))
+        return keys.take(rows[sampled(len(rows), most, seed)])
+
+    others = [c for c in cutoffs if c not in windows]  # a row is learnt from once
+    parts = [drawn(others, config.max_rows)] if others else []
+    parts += [drawn([cutoff], config.error_rows // len(windows)) for cutoff in windows]
+    keys = Keys.concatenate(parts)
     level, variance = design.scale(keys)
     return _Sample(
         matrix=design.matrix(keys),
         actual=design.target(keys).astype(np.float64),
         level=level.astype(np.float64),
         variance=variance.astype(np.float64),
+        cutoff_t=keys.cutoff,
         target_t=keys.cutoff + keys.lead,
         bucket=_bucket(design, keys),
     )
+
+
+def _folds(
+    sample: _Sample, windows: list[int]
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Return the rows to train on and to test on for each window; none where there is nothing to train on."""
+    found = []
+    for cutoff in windows:
+        known = np.flatnonzero(sample.target_t <= cutoff)
+        ahead = np.flatnonzero(sample.cutoff_t == cutoff)
+        if len(known) and len(ahead):
+            found.append((known, ahead))
+    return found
 
 
 def _bucket(design: Design, keys: Keys) -> npt.NDArray[np.int64]:
     return (keys.lead.astype(np.int64) - 1) // design.lead_bucket
 
 
-def _train(
+def _rounds(
     config: LightGBMConfig,
     seed: int,
-    about: dict[str, Any],
-    sample: _Sample,
-    rounds: int,
-    held_out: _Sample | None = None,
-) -> Any:
-    """Grow trees; with held-out rows, until those no longer improve."""
+    rows: Any,
+    folds: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+) -> tuple[int, list[Any]]:
+    """Grow trees on every fold at once until they no longer improve on average; return how many and the trees."""
     import lightgbm
 
-    parameters = config.parameters(seed)
-    names = about["names"]
+    found = lightgbm.cv(
+        config.parameters(seed),
+        rows,
+        config.max_rounds,
+        folds=folds,
+        callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
+        return_cvbooster=True,
+    )
+    trees = found["cvbooster"]
+    return trees.best_iteration, trees.boosters
 
-    def dataset(rows: _Sample, reference: Any = None) -> Any:
-        return lightgbm.Dataset(
-            rows.matrix,
-            np.minimum(rows.actual / rows.level, RATIO_LIMIT),
-            weight=rows.level / sample.level.mean(),
-            feature_name=_safe(names),
-            categorical_feature=[names.index(name) for name in about["categories"]],
-            reference=reference,
-            params=parameters,
-            free_raw_data=False,
-        )
 
-    training = dataset(sample)
-    watched = [dataset(held_out, training)] if held_out is not None else []
-    stop = [lightgbm.early_stopping(config.patience, verbose=False)] if watched else []
-    return lightgbm.train(parameters, training, rounds, valid_sets=watched, callbacks=stop)
+def _train(config: LightGBMConfig, seed: int, rows: Any, rounds: int) -> Any:
+    """Grow trees on all rows."""
+    import lightgbm
+
+    return lightgbm.train(config.parameters(seed), rows, rounds)
 
 
 def _safe(names: list[str]) -> list[str]:

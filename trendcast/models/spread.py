@@ -77,8 +77,7 @@ class Spread:
         """
         draw = np.random.default_rng(seed).random(len(actual))
         size = _size(mean)
-        # How far off the whole was is an accident of the periods held out; what is wanted is the spread about it.
-        mean = mean * _bias(actual, mean, bucket, n_buckets)
+        mean = mean * _bias(actual, mean, variance, bucket)
         square = (actual - mean) ** 2 / variance
         pools = _pools(bucket, size, n_buckets)
         factors = np.ones((n_buckets, len(SIZES)))
@@ -148,12 +147,16 @@ def scaled_variance(mean: Array, level: Array, variance: Array) -> Array:
     return np.asarray(np.maximum(variance * np.maximum(mean / level, FLOOR), 1e-12))
 
 
-def _bias(actual: Array, mean: Array, bucket: IntArray, n_buckets: int) -> Array:
-    """Return what came over what was expected, of each row's lead bucket, [R]."""
-    came = np.bincount(bucket, actual, n_buckets)
-    expected = np.maximum(np.bincount(bucket, mean, n_buckets), 1e-12)
+def _bias(actual: Array, mean: Array, variance: Array, group: IntArray) -> Array:
+    """Return the part of what came over what was expected that is an accident of the periods held out, of each row's group, [R].
+
+    Weighed by the variance, so that a series which is hard to forecast says little of what all have in common. How much of it will come
+    again nobody knows from a few origins; half is taken for chance.
+    """
+    came = np.bincount(group, actual * mean / variance)
+    expected = np.maximum(np.bincount(group, mean**2 / variance), 1e-12)
     ratio = np.clip(np.where(came > 0, came / expected, 1.0), 0.5, 2.0)
-    return np.asarray(ratio[bucket])
+    return np.asarray(np.sqrt(ratio)[group])
 
 
 def _size(mean: Array) -> IntArray:

@@ -158,6 +158,9 @@ class _Reader:
     def _shown() -> str:
         return "series_id in (select series_id from shown)"
 
+    def _in_force(self) -> str:
+        return f"(series_id, run_id) in (select series_id, run_id from {self._at('fct_forecasts')})"
+
     def content(self) -> Content:
         blocks = self._fan() | self._models() | self._backtests()
         return Content(
@@ -213,9 +216,8 @@ class _Reader:
         rows = self._query(
             f"""
             select model, series_id, target_date as ds, mean from {self._at("forecasts")}
-            where run_id = ? and {self._shown()}
-            """,
-            self.run["run_id"],
+            where {self._in_force()} and {self._shown()}
+            """
         )
         blocks = {}
         models = rows.column("model")
@@ -336,9 +338,8 @@ class _Reader:
         rows = self._rows(
             f"""
             select series_id, component, sum(contribution) as v from {self._at("explanations")}
-            where run_id = ? and {self._shown()} group by 1, 2 order by 1, 2
-            """,
-            self.run["run_id"],
+            where {self._in_force()} and {self._shown()} group by 1, 2 order by 1, 2
+            """
         )
         found: dict[str, dict[str, float]] = {}
         for row in rows:

@@ -1,10 +1,33 @@
--- One row per series and target period: the champion's forecast of the latest committed run, or the SQL baseline.
+-- One row per series and target period: the champion's forecast of the latest committed run that has the series, or the
+-- SQL baseline.
 {%- set quantiles = trendcast.quantile_levels().keys() | list %}
-with latest as (
+with runs as (
 
-    select *
-    from {{ ref('forecasts') }}
-    where run_id = ({{ trendcast.latest_run('forecasts') }})
+    {{ trendcast.runs_in_force() | indent(4) }}
+
+),
+
+-- A run of a part of the portfolio leaves the other series the forecasts they have.
+newest as (
+
+    select
+        forecasts.series_id,
+        min(runs.run_rank) as run_rank
+    from {{ ref('forecasts') }} as forecasts
+    inner join runs
+        on forecasts.run_id = runs.run_id
+    group by 1
+
+),
+
+latest as (
+
+    select forecasts.*
+    from {{ ref('forecasts') }} as forecasts
+    inner join runs
+        on forecasts.run_id = runs.run_id
+    inner join newest
+        on forecasts.series_id = newest.series_id and runs.run_rank = newest.run_rank
 
 ),
 

@@ -10,22 +10,31 @@ with cutoff as (
 
 ),
 
--- How old what is served is. A model may be older than the run that used it: forecasts name the run that trained it.
+-- How old the oldest forecast served is. A model may be older than the run that used it: forecasts name the run that
+-- trained it.
+in_force as (
+
+    select
+        runs.cutoff,
+        trainings.cutoff as trained_cutoff
+    from {{ ref('runs') }} as runs
+    inner join {{ ref('runs') }} as trainings
+        on coalesce(runs.trained_run_id, runs.run_id) = trainings.run_id
+    where runs.run_id in (select forecasts.run_id from {{ ref('fct_forecasts') }} as forecasts)
+
+),
+
 served as (
 
-    select max(runs.cutoff) as cutoff
-    from {{ ref('runs') }} as runs
-    where runs.run_id = ({{ trendcast.latest_run('forecasts') }})
+    select min(cutoff) as cutoff
+    from in_force
 
 ),
 
 trained as (
 
-    select max(trainings.cutoff) as cutoff
-    from {{ ref('runs') }} as runs
-    inner join {{ ref('runs') }} as trainings
-        on coalesce(runs.trained_run_id, runs.run_id) = trainings.run_id
-    where runs.run_id = ({{ trendcast.latest_run('forecasts') }})
+    select min(trained_cutoff) as cutoff
+    from in_force
 
 ),
 
