@@ -10,14 +10,6 @@
 ] %}
 {%- set seen = trendcast.lines_seen() %}
 with {% if seen -%}
-{% if robust -%}
-late as (
-
-    {{ trendcast.late_months(seen) }}
-
-),
-
-{% endif -%}
 -- Lines as they were cleaned before; of five million, few are asked for.
 earlier as not materialized (
 
@@ -85,7 +77,7 @@ numbered as (
     union all by name
     select * exclude (rejection_reason, built_at, built_with)
     from earlier as lines
-    where {{ trendcast.is_of_late_month('lines') }}
+    where {{ trendcast.is_of_late_month('lines', seen) }}
     {% endif %}
 
 ),
