@@ -18,8 +18,8 @@ from tests.conftest import REPO
 PACKAGE = REPO / "trendcast"
 SQL = re.compile(
     r"\bselect\b.*\bfrom\b|^\s*\(?(select|from|with|case|describe|insert into|delete from|attach|copy"
-    r"|create (or replace )?(temp )?(table|view|schema))\b|\b(try_)?cast\($|\b(where|count|sum|max|min|avg)\($"
-    r"|\bin \(|\bdate '$|\btimestamp '$",
+    r"|create (or replace )?(temp )?(table|view|schema))\b|\b(try_)?cast\(\ufffd|\bwhere \ufffd|\b(count|sum|max|min|avg)\(\ufffd"
+    r"|\bin \(\ufffd|\b(date|timestamp) '\ufffd",
     re.IGNORECASE | re.DOTALL,
 )
 # Functions that return SQL: those that quote, dbt's own rendering of a relation, and those whose own f-strings are read here.
@@ -38,16 +38,23 @@ SAFE_CALLS = {
     ),
 }
 # Functions that put together what they are given, or turn whatever they get into a number.
-JOINING = {"join", "map", "sorted", "list", "tuple", "dict.fromkeys", "enumerate", "zip"}
+JOINING = {"join", "map", "sorted", "list", "tuple", "enumerate", "zip"}
 NUMBERS = {"int", "float", "len", "range"}
 
+MARK = "\ufffd"  # stands for a brace in the text of an f-string
 UNKNOWN = ast.Yield()
 # What a function is handed to write into its SQL, or finds in the project. Each was followed to where it comes from: a
 # relation that dbt or quote() rendered, a condition that is made of safe parts, an SQL expression of the user's own vars.
 # A name here stands for SQL. Text and values do not belong here: they are bound, or pass through literal().
 REVIEWED = {
     "audit.py": {
-        *("settings.order_date", "quantity", "settings.max_quantity", "factor"),  # vars
+        *(
+            "settings.order_date",
+            "columns['quantity']",
+            "quantity",
+            "settings.max_quantity",
+            "factor",
+        ),  # vars
         *(
             "without",
             "condition",
@@ -55,9 +62,16 @@ REVIEWED = {
             "sides[1]",
         ),  # made by _late_series, _known and compare
     },
-    "checks.py": {"expression", "date", "', '.join(counts)"},  # the mappings in the vars
+    "checks.py": {
+        "expression",
+        "date",
+        "column",
+        "', '.join(counts)",
+    },  # the mappings in the vars; names of ours
     "design.py": {
         "t",
+        "column",
+        "j",
         "among",
         "where",
         "listed",
@@ -74,10 +88,16 @@ REVIEWED = {
             "orders.relation",
             "found.orders.relation",
         ),  # made by read
-        *("product", "at"),  # expressions of the guessed mapping, each with a quoted name
+        *(
+            "product",
+            "at",
+            "price[0]",
+            "columns['ordered_at']",
+            "columns['product_id']",
+        ),  # expressions of the guessed mapping, each with a quoted name
     },
     "session.py": {"mart", "' and '.join(conditions)", "order"},  # names of ACCURACY_BY
-    "warehouse/duckdb.py": {"relation"},
+    "warehouse/duckdb.py": {"relation", "expression", "data_type"},
 }
 
 
@@ -194,10 +214,7 @@ def _unpacked(
 
 def _text(node: ast.JoinedStr) -> str:
     """Text of an f-string, with a mark for each of its braces."""
-    return "".join(
-        str(v.value) if isinstance(v, ast.Constant) else "\N{REPLACEMENT CHARACTER}"
-        for v in node.values
-    )
+    return "".join(str(v.value) if isinstance(v, ast.Constant) else MARK for v in node.values)
 
 
 MODULES = {str(path.relative_to(PACKAGE)): Module(path) for path in sorted(PACKAGE.rglob("*.py"))}

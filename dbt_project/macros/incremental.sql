@@ -104,7 +104,7 @@
     {%- set total = 'select row(count(*), sum(abs(quantity)))' -%}
     {%- set columns = ['order_id', 'product_id', 'location_id', 'ordered_at_text', 'quantity_text'] -%}
     {#- Of a return, cleaning turns the sign. #}
-    {%- set every_column = columns + ['customer_id', 'status', 'loaded_at', 'is_return']
+    {%- set every_column = columns + ['customer_id', 'status', 'loaded_at', 'is_return', 'unreadable_money']
         + ['case when is_return then abs(revenue) else revenue end'] + ['case when is_return then abs(discount) else discount end'] -%}
     {%- set earlier = checked ~ ' where built_at < ' ~ trendcast.built_at() ~ ' and ' -%}
     {%- set raw = trendcast.relation_of('stg_order_lines') ~ ' where ' -%}

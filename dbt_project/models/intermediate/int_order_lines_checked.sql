@@ -5,7 +5,7 @@
 {%- set robust = var('robust_bound') is not none %}
 {%- set signed = ['quantity', 'revenue', 'discount'] %}
 {%- set columns = trendcast.canonical_order_columns() + [
-    'ordered_at_text', 'quantity_text', 'exchange_rate', 'order_date', 'copy_number', 'is_in_catalogue', 'series_id',
+    'ordered_at_text', 'quantity_text', 'unreadable_money', 'exchange_rate', 'order_date', 'copy_number', 'is_in_catalogue', 'series_id',
     'is_return', 'is_in_scope', 'is_test_order', 'is_cancelled',
 ] %}
 {%- set seen = trendcast.lines_seen() %}
@@ -93,6 +93,8 @@ judged as (
             when lines.product_id is null then 'missing_product'
             when lines.quantity_text is null then 'missing_quantity'
             when lines.quantity is null then 'unreadable_quantity'
+            when lines.unreadable_money = 'revenue' then 'unreadable_revenue'
+            when lines.unreadable_money = 'discount' then 'unreadable_discount'
             when not lines.is_in_scope then 'out_of_scope'
             when lines.is_test_order then 'test_order'
             when lines.is_cancelled then 'cancelled'
