@@ -45,13 +45,13 @@ def line(product_id: str | None, day: int, order_id: str, **columns: Any) -> dic
         "ordered_at": (FIRST + dt.timedelta(days=day)).isoformat(),
         "quantity": str(1 + (day + len(product_id or "")) % 4),
         "revenue": "4.5",
-        "discount": " ",  # a blank states none
+        "discount": "0.5",
     } | columns
 
 
 GOOD = [
     *(line(name, day, f"{i}-{day}") for i, name in enumerate(IDS) for day in range(N_DAYS)),
-    line(NEWCOMER, N_DAYS - 1, "new"),
+    line(NEWCOMER, N_DAYS - 1, "new", revenue="", discount=" "),  # a blank states none
 ]
 BAD: dict[str, list[dict[str, Any]]] = {
     "missing_date": [line("it's", 3, f"md{i}", ordered_at=None) for i in range(2)],
