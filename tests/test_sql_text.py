@@ -78,7 +78,18 @@ REVIEWED = {
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
     "features.py": {"condition"},  # made by portfolio.narrowed
-    "models/ridge.py": {"where"},  # made by _training_rows
+    "models/ridge.py": {
+        "_listed(pairs) or 'null'",
+        "among or 'false'",
+        "_listed(cutoffs)",
+        "_listed(leads)",  # whole numbers
+        "scaled",
+        "_scaled(c.name, c.unit)",
+        "_x(j)",  # quoted names, and our own
+        "_mean_and_spread(total)",
+        "_mean_and_spread(f'(demand_level * ({terms}))')",
+        "errors",  # sums of the columns above
+    },
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {
         *(
