@@ -67,6 +67,15 @@ REVIEWED = {
         "date",
         "column",
         "', '.join(counts)",
+        "typed[column]",
+        *("attributes['product_id']", "', '.join(ours)", "', '.join(theirs)"),
+        *(
+            "lines",
+            "products",
+            "catalogue",
+            "keys",
+            "grain",
+        ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
         "t",
@@ -77,6 +86,7 @@ REVIEWED = {
         "listed",
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
+    "doctor.py": {"relation", "text", "counts"},  # a source's relation, the mappings in the vars
     "features.py": {"condition"},  # made by portfolio.narrowed
     "models/ridge.py": {
         "_listed(pairs) or 'null'",
