@@ -92,7 +92,7 @@ class LightGBMConfig:
     penalty: float = 1.0
     max_bin: int = 127
     max_categories: int = 100
-    explain_rows: int = 50_000
+    explain_rows: int = 20_000
     threads: int = 1
 
     def __post_init__(self) -> None:
