@@ -45,12 +45,13 @@ def line(product_id: str | None, day: int, order_id: str, **columns: Any) -> dic
         "ordered_at": (FIRST + dt.timedelta(days=day)).isoformat(),
         "quantity": str(1 + (day + len(product_id or "")) % 4),
         "revenue": "4.5",
+        "discount": "0.5",
     } | columns
 
 
 GOOD = [
     *(line(name, day, f"{i}-{day}") for i, name in enumerate(IDS) for day in range(N_DAYS)),
-    line(NEWCOMER, N_DAYS - 1, "new"),
+    line(NEWCOMER, N_DAYS - 1, "new", revenue="", discount=" "),  # a blank states none
 ]
 BAD: dict[str, list[dict[str, Any]]] = {
     "missing_date": [line("it's", 3, f"md{i}", ordered_at=None) for i in range(2)],
@@ -64,6 +65,11 @@ BAD: dict[str, list[dict[str, Any]]] = {
         line("it's", 3, f"uq{i}", quantity=text)
         for i, text in enumerate(["three", "", "NaN", "inf", "1e300", "1,5"])
     ],
+    "unreadable_revenue": [
+        line("it's", 3, f"ur{i}", revenue=text)
+        for i, text in enumerate(["free", "NaN", "-inf", "1e300", "4,5"])
+    ],
+    "unreadable_discount": [line("it's", 3, "ud", discount="10%")],
     "out_of_scope": [line("it's", 3, f"os{i}", location_id="warehouse") for i in range(4)],
     "duplicate_line": [dict(GOOD[i]) for i in (0, 0, 100, 200, 300)],
     "zero_quantity": [line("it's", 3, f"zq{i}", quantity=text) for i, text in enumerate("00")],

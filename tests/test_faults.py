@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from random import Random
 import duckdb
 import pytest
 
-from tests.conftest import SMALL_LSTM, Shop
+from tests.conftest import REPO, SMALL_LSTM, Shop
 from trendcast import ledger, pipeline
 from trendcast.errors import ArtifactError
 from trendcast.pipeline import Workspace
@@ -193,6 +195,73 @@ def _kill_at(boundary: int) -> None:
     Progress.phase = ticking  # type: ignore[method-assign]
 
 
+LSTM_PHASES = ("backtest lstm", "train lstm", "forecast lstm")
+# Runs a command line of trendcast without dbt, killed so long after a phase has begun; tells how long the phases took.
+KILLED_IN_A_PHASE = """
+import json, os, signal, sys, threading, time
+from contextlib import contextmanager
+from trendcast import cli, pipeline
+from trendcast.progress import Progress
+
+asked, seconds = sys.argv.pop(1), float(sys.argv.pop(1))
+phase, took = Progress.phase, {}
+
+@contextmanager
+def timed(self, name):
+    if name == asked:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+    began = time.monotonic()
+    with phase(self, name):
+        yield
+    took[name] = time.monotonic() - began
+
+Progress.phase = timed
+pipeline._build = lambda *_, **__: None
+try:
+    cli.main()
+finally:
+    print("took", json.dumps(took))
+"""
+
+
+def _killed_in(shop: Shop, phase: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    arguments = shop.command("run")[3:]
+    return subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_PHASE, phase, str(seconds), *arguments],
+        env=shop.environment | {"PYTHONPATH": str(REPO)},
+        cwd=shop.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_killed_while_the_network_learns_the_ledger_is_whole(shop: Shop) -> None:
+    """TensorFlow's threads and files too: at the beginning, inside and at the end of what the LSTM does in a run."""
+    done = _killed_in(shop, "none", 0)
+    assert done.returncode == 0, done.stderr
+    took = json.loads(done.stdout.rsplit("took", 1)[1])
+    before = is_whole(shop)
+    killed = 0
+    for phase in LSTM_PHASES:
+        for share in (0, 0.3, 0.6, 0.9):
+            done = _killed_in(shop, phase, share * took[phase])
+            killed += done.returncode == -signal.SIGKILL
+            after = is_whole(shop)
+            assert after["served"] == before["served"] and after["runs"] >= before["runs"]
+            before = after
+    # The end of a short phase may come first: then the run goes on, and the kill hits what follows, or nothing.
+    assert killed >= 9
+    done = shop.run("run")
+    assert done.returncode == 0, done.stderr
+    assert is_whole(shop)["runs"] == before["runs"] + 1
+    no_orphans(shop)
+
+
 @pytest.mark.slow
 def test_killed_inside_dbt_the_ledger_is_whole_and_the_next_run_succeeds(shop: Shop) -> None:
     began = time.monotonic()
@@ -266,6 +335,30 @@ def test_a_full_disk_is_told_and_the_next_run_succeeds(shop: Shop, tmp_path: Pat
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert shop.run("run").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_read_only_is_told_and_the_forecasts_stay(shop: Shop) -> None:
+    # A mount, for root may write whatever a mode says.
+    folder = str(shop.artifacts_dir)
+    if subprocess.run(
+        ["mount", "--bind", folder, folder], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("a read-only folder needs root and mount: it was NOT tested")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (shop.artifacts_dir / "new").touch()
+        before = is_whole(shop)
+        done = shop.run("run")
+        assert done.returncode == 1
+        assert "cannot be written: Read-only file system" in done.stderr
+        assert "--artifacts-dir" in done.stderr and "Traceback" not in done.stderr
+        assert is_whole(shop) == before
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert shop.run("run").returncode == 0
+    no_orphans(shop)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything(tmp_path: Path) -> None:

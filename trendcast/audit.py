@@ -22,7 +22,7 @@ import yaml
 from trendcast.dbt import FEATURES
 from trendcast.errors import DataError, UsageError
 from trendcast.project import Project, profile_name
-from trendcast.warehouse import connect, quote
+from trendcast.warehouse import connect, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def variants(workspace: Workspace, cut: str) -> dict[str, dict[str, Any]]:
     # Not more than cleaning accepts, which judges by what was typical before: else most lines would only be missing.
     factor = ABSURD if settings.robust_bound is None else min(ABSURD, settings.robust_bound / 2)
     columns["quantity"] = (
-        f"case when {settings.order_date} > date '{cut}' and {quantity} <= {settings.max_quantity} "
+        f"case when {settings.order_date} > date {literal(cut)} and {quantity} <= {settings.max_quantity} "
         f"then least({quantity} * {factor}, {settings.max_quantity}) else {quantity} end"
     )
     cut_off = {"as_of": cut, "cutoff": cut}
@@ -129,8 +129,8 @@ def _late_series(whole: Build, cut: str) -> str:
     """Query of the series that lines up to a cut came late for."""
     return (
         f"select series_id from {_inside('whole', whole, 'int_order_lines_checked')} "
-        f"where order_date <= date '{cut}' and series_id is not null "
-        f"and (loaded_at is null or loaded_at >= timestamp '{_loaded_before(cut)}')"
+        f"where order_date <= date {literal(cut)} and series_id is not null "
+        f"and (loaded_at is null or loaded_at >= timestamp {literal(_loaded_before(cut))})"
     )
 
 
@@ -210,7 +210,7 @@ def _require_change(whole: Build, other: Build, cut: str) -> None:
     with _both(whole, other) as warehouse:
         lines = _inside("other", other, "int_order_lines_checked")
         if not other.name.startswith(ABSURD_FUTURE) and len(
-            warehouse.query(f"select 1 from {lines} where order_date > date '{cut}' limit 1")
+            warehouse.query(f"select 1 from {lines} where order_date > date {literal(cut)} limit 1")
         ):
             raise DataError(
                 f"The build on data cut off at {cut} has later order lines: your project's stg_order_lines does not keep to "

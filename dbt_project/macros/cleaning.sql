@@ -104,6 +104,22 @@
     to_utc_timestamp({{ trendcast.try_cast(expression, 'timestamp') }}, current_timezone())
 {%- endmacro %}
 
+{#- Which of a line's amounts of money came with something that is no number: 'revenue', 'discount' or null. A blank says
+    nothing, as null does. The outer case spares readable amounts the cast to text. -#}
+{% macro unreadable_money() -%}
+    {%- set type, text = trendcast.type_amount(), dbt.type_string() -%}
+    case
+        {%- for column in ['revenue', 'discount'] if var('order_columns').get(column) is not none %}
+        when {{ trendcast.safe_mapped('order_columns', column, type) }} is null
+            and case
+                when {{ trendcast.safe_mapped('order_columns', column, type) }} is null
+                    then trim({{ trendcast.mapped('order_columns', column, text) }})
+            end <> '' then '{{ column }}'
+        {%- endfor %}
+        when false then cast(null as {{ text }})
+    end
+{%- endmacro %}
+
 {#- What identical lines have in common. Amounts without their sign, for accepted returns have theirs turned. -#}
 {% macro copy_key() %}
     {%- set key = [

@@ -104,7 +104,7 @@
     {%- set total = 'select row(count(*), sum(abs(quantity)))' -%}
     {%- set columns = ['order_id', 'product_id', 'location_id', 'ordered_at_text', 'quantity_text'] -%}
     {#- Of a return, cleaning turns the sign. #}
-    {%- set every_column = columns + ['customer_id', 'status', 'loaded_at', 'is_return']
+    {%- set every_column = columns + ['customer_id', 'status', 'loaded_at', 'is_return', 'unreadable_money']
         + ['case when is_return then abs(revenue) else revenue end'] + ['case when is_return then abs(discount) else discount end'] -%}
     {%- set earlier = checked ~ ' where built_at < ' ~ trendcast.built_at() ~ ' and ' -%}
     {%- set raw = trendcast.relation_of('stg_order_lines') ~ ' where ' -%}
@@ -128,31 +128,101 @@
     {{ return((newest if is_read else lookback) if is_whole else none) }}
 {% endmacro %}
 
-{#- Series with lines that came late, and the month of the first: what was typical of their later months has changed, so
-    the lines of those are cleaned again. -#}
-{% macro late_series(seen) %}
+{#- The first month whose lines are cleaned again because lines of an earlier one came late: what was typical has changed.
+    none: there is no such month, as on most days. -#}
+{% macro first_late_month(seen) %}
+    {%- set sql -%}
+        select min(month_number) + 1
+        from ({{ trendcast.came_late(seen) }}) as late
+        where month_number < (
+            select max({{ trendcast.month_number('order_date') }})
+            from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
+            where built_at < {{ trendcast.built_at() }} and {{ trendcast.is_possible_date('order_date') }}
+        )
+    {%- endset -%}
+    {%- set found = run_query(sql).rows[0][0] -%}
+    {{ return(found | int if found is not none else none) }}
+{% endmacro %}
+
+{#- Series with new lines, and the month of the first: of a later month's lines, what was typical has changed. -#}
+{% macro came_late(seen) %}
     select
         series_id,
         min({{ trendcast.month_number('order_date') }}) as month_number
     from {{ trendcast.relation_of('int_order_lines_described') }}
-    where loaded_at > cast('{{ seen }}' as timestamp) and series_id is not null
+    where
+        loaded_at > cast('{{ seen }}' as timestamp)
+        and series_id is not null
+        and {{ trendcast.is_possible_date('order_date') }}
     group by 1
-    having min({{ trendcast.month_number('order_date') }}) < (
-        select max({{ trendcast.month_number('order_date') }})
-        from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
-        where built_at < {{ trendcast.built_at() }}
-    )
 {% endmacro %}
 
-{#- Whether a line is of a later month of one of those. -#}
-{% macro is_of_late_series(alias, late='late') -%}
-    exists (
-            select 1 from {{ late }} as late
+{#- Condition on lines: of a month after that. Months that cannot be are judged by no bound. -#}
+{% macro is_of_late_month(alias, seen) -%}
+    {%- set first = trendcast.first_late_month(seen) -%}
+    {%- if first is none -%}
+        false
+    {%- else -%}
+        {{ alias }}.order_date >= cast('{{ '%04d-%02d-01' | format(first // 12, first % 12 + 1) }}' as date)
+        and exists (
+            select 1 from ({{ trendcast.came_late(seen) }}) as late
             where
                 late.series_id = {{ alias }}.series_id
                 and late.month_number < {{ trendcast.month_number(alias ~ '.order_date') }}
         )
+    {%- endif -%}
 {%- endmacro %}
+
+{#- Whether the bounds that earlier builds found stand, but for the series of pending_bounds. -#}
+{% macro keeps_bounds() %}
+    {%- set left = trendcast.left_by_earlier_runs('int_line_bounds') -%}
+    {%- if left is none -%}
+        {{ return(false) }}
+    {%- endif -%}
+    {%- set sql -%}
+        select coalesce(bool_and(built_with = {{ trendcast.built_with() }}), false)
+        from {{ left }}
+        where built_at < {{ trendcast.built_at() }}
+    {%- endset -%}
+    {{ return(run_query(sql).rows[0][0]) }}
+{% endmacro %}
+
+{#- Series of which a month is new, or whose earlier months have changed. -#}
+{% macro pending_bounds(seen) %}
+    select came.series_id
+    from (
+        select distinct
+            series_id,
+            {{ trendcast.month_number('order_date') }} as month_number
+        from {{ trendcast.relation_of('int_order_lines_described') }}
+        where loaded_at > cast('{{ seen }}' as timestamp) and series_id is not null
+    ) as came
+    left join {{ trendcast.left_by_earlier_runs('int_line_bounds') }} as kept
+        on
+            came.series_id = kept.series_id
+            and came.month_number = kept.month_number
+            and kept.built_at < {{ trendcast.built_at() }}
+    where kept.series_id is null
+    {%- set first = trendcast.first_late_month(seen) %}
+    {%- if first is not none %}
+    union
+    select late.series_id
+    from ({{ trendcast.came_late(seen) }}) as late
+    where late.month_number < (
+        select max({{ trendcast.month_number('order_date') }})
+        from {{ trendcast.left_by_earlier_runs('int_order_lines_checked') }}
+        where built_at < {{ trendcast.built_at() }} and {{ trendcast.is_possible_date('order_date') }}
+    )
+    {%- endif %}
+{% endmacro %}
+
+{#- Which bounds a build replaces: all of a series of which it made any. -#}
+{% macro replaced_bounds() %}
+    {%- set seen = trendcast.lines_seen() -%}
+    {%- if seen and trendcast.keeps_bounds() -%}
+        earlier.series_id in (select pending.series_id from ({{ trendcast.pending_bounds(seen) }}) as pending)
+    {%- endif -%}
+{% endmacro %}
 
 {#- Which order lines a build replaces: those it cleaned again. -#}
 {% macro replaced_lines() %}
@@ -160,7 +230,7 @@
     {%- if seen -%}
         earlier.loaded_at > cast('{{ seen }}' as timestamp)
         {%- if var('robust_bound') is not none %}
-        or {{ trendcast.is_of_late_series('earlier', '(' ~ trendcast.late_series(seen) ~ ')') }}
+        or ({{ trendcast.is_of_late_month('earlier', seen) }})
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
@@ -178,11 +248,15 @@
             cast(max(built_at) as varchar),
             max(t),
             coalesce(
-                min(built_with) = {{ trendcast.built_with() }}
-                and max(built_with) = min(built_with)
-                and max(t) <= (select cutoff_t from {{ trendcast.relation_of('int_cutoffs') }} where fold = 0)
+                max(t) <= (select cutoff_t from {{ trendcast.relation_of('int_cutoffs') }} where fold = 0)
                 -- Else the order lines were all read again, and nobody knows which are gone.
-                and max(built_at) >= (select min(built_at) from {{ trendcast.relation_of('int_order_lines_checked') }}),
+                and max(built_at) >= (select min(built_at) from {{ trendcast.relation_of('int_order_lines_checked') }})
+                and not exists (
+                    select 1 from {{ left }}
+                    where
+                        built_at < {{ trendcast.built_at() }}
+                        and built_with is distinct from {{ trendcast.built_with() }}
+                ),
                 false
             )
         from {{ left }}

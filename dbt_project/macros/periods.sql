@@ -21,6 +21,19 @@
     cast(12 * extract(year from {{ date_expression }}) + extract(month from {{ date_expression }}) - 1 as integer)
 {%- endmacro %}
 
+{#- The first day of the period that period_index counts as `t`, a number: unlike an expression on every row's date, a
+    comparison with it skips what an engine has stored of other days. -#}
+{% macro first_day(t) -%}
+    {%- set grain = trendcast.settings().grain -%}
+    {%- if grain == 'month' -%}
+        cast('{{ '%04d-%02d-01' | format(t // 12, t % 12 + 1) }}' as date)
+    {%- else -%}
+        {%- set first, days = (modules.datetime.date(1969, 12, 29), 7 * t) if grain == 'week'
+            else (modules.datetime.date(1970, 1, 1), t) -%}
+        cast('{{ first + modules.datetime.timedelta(days=days) }}' as date)
+    {%- endif -%}
+{%- endmacro %}
+
 {#- The last day of the period that starts at `start_expression`. -#}
 {% macro period_end(start_expression) -%}
     cast({{ dbt.dateadd('day', -1, dbt.dateadd(trendcast.settings().grain, 1, start_expression)) }} as date)

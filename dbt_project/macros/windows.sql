@@ -30,19 +30,20 @@
     sums_to_date {name: column}: the sum since the first row of the panel. Whole numbers or decimals, none below zero;
                  nulls count as 0
     last_t       {name: condition}: the period of the last row for which it held; null before the first
-    since        expression on the panel's columns: the first period wanted of a row's series; none: all are. The rows
-                 before it are there to look back to. Sums to date and last_t then begin with the first row wanted
+    wanted       condition on the panel's columns that holds for the rows wanted, which are the last of their series;
+                 none: all are. The rows before them are there to look back to. Sums to date and last_t then begin with
+                 the first row wanted. The panel is read twice: best as a CTE that is `not materialized`
 
     There are two forms. The plain one is a window clause with frames. DuckDB's takes a third of the time: a window
     of 28 rows is two of 14, each of those is two of 7, and so on; every step is one lag and one addition, done while the
     rows stream by. In both, a value is made of the rows of its own window only, and always in the same way (decimals in
     the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads.
-    Where few rows are wanted (since), DuckDB's form writes the same trees out over lists of the rows before: to stream
+    Where few rows are `wanted`, DuckDB's form writes the same trees out over lists of the rows before: to stream
     ninety rows for the sake of one would cost more than to add up ninety numbers. -#}
 {% macro windows(panel, columns=[], derived={}, lags={}, sums={}, minima={}, maxima={}, ewms={}, season_sums={},
-                 season=none, sums_to_date={}, last_t={}, since=none) -%}
+                 season=none, sums_to_date={}, last_t={}, wanted=none) -%}
     {{ return(adapter.dispatch('windows', 'trendcast')(
-        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, since)) }}
+        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, wanted)) }}
 {%- endmacro %}
 
 {#- The value k rows before (0: the row's own), `otherwise` where the series has no such row. -#}
@@ -73,7 +74,7 @@
 {#- ---------------------------------------------------------------- the plain form -#}
 
 {% macro default__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
-                          last_t, since=none) -%}
+                          last_t, wanted=none) -%}
 {%- set exact = trendcast.type_exact() -%}
 ordered as (
 
@@ -158,10 +159,10 @@ windowed as (
     The var `window_branches` is best the number of cores. A branch is chosen by a range, because DuckDB expects hardly
     any rows from an equality and would then put the features on the small side of a join. -#}
 {% macro duckdb__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
-                          last_t, since=none) -%}
-{%- if since -%}
+                          last_t, wanted=none) -%}
+{%- if wanted -%}
     {{ return(trendcast.windows_of_few(
-        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, since)) }}
+        panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t, wanted)) }}
 {%- endif -%}
 {%- set branches = var('window_branches', 2) -%}
 {%- set steps = trendcast.steps(sums, minima, maxima, ewms, season_sums, season) -%}
@@ -317,9 +318,10 @@ windowed as (
     {{ return(steps) }}
 {%- endmacro %}
 
-{#- The same for few rows: each with lists of the rows before it, newest first, over which the trees are written out. -#}
+{#- The same for few rows: each with lists of the rows before it, newest first, over which the trees are written out. A
+    derived column of one other is made from that one's list: fewer lists to gather and to sort. -#}
 {% macro windows_of_few(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date, last_t,
-                        since) -%}
+                        wanted) -%}
 {%- set read = trendcast.panel_columns(columns, derived, lags, sums, minima, maxima, ewms, season_sums) -%}
 {%- set looks_back = derived.items() | rejectattr('1', 'string') | map('first') | list -%}
 {#- What is made into lists (a second name for a column is none of its own), and how far back. #}
@@ -345,29 +347,25 @@ windowed as (
     {%- endfor -%}
 {%- endfor -%}
 {%- set listed, reach = listed | unique | list, reach | max -%}
-row_values as (
-
-    select
-        {%- for column in ['series_no', 't', 'row_number'] + read %}
-        {{ column }},
-        {%- endfor %}
-        {%- for name, expression in derived.items() if name not in looks_back %}
-        {{ expression }} as {{ name }},
-        {%- endfor %}
-        {{ since }} as since
-    from {{ panel }}
-
-),
-
+{#- {what is listed: the one column of the panel that it is derived from}; the others are gathered as they are. #}
+{%- set derived_from, gathered = {}, [] -%}
+{%- for column in listed -%}
+    {%- set named = modules.re.findall('[a-z_][a-z_0-9]*', derived.get(column, '')) | select('in', read) | unique | list -%}
+    {%- if named | length == 1 -%}
+        {%- do derived_from.update({column: named[0]}) -%}
+    {%- endif -%}
+    {%- do gathered.append(derived_from.get(column, column)) -%}
+{%- endfor -%}
+{%- set gathered = gathered | unique | list -%}
 gathered as (
 
     select
-        {%- for column in listed %}
-        list({{ column }}) as {{ column }}_rows,
+        {%- for column in gathered %}
+        list({{ derived.get(column, column) }}) as {{ column }}_rows,
         {%- endfor %}
         list(t) as periods,
         series_no
-    from row_values
+    from {{ panel }}
     group by series_no
 
 ),
@@ -375,7 +373,7 @@ gathered as (
 newest_first as (
 
     select
-        {%- for column in listed %}
+        {%- for column in gathered %}
         list_select({{ column }}_rows, list_grade_up(periods, 'desc')) as {{ column }}_rows,
         {%- endfor %}
         case
@@ -387,33 +385,54 @@ newest_first as (
 
 ),
 
+listed as (
+
+    select
+        {%- for column, source in derived_from.items() %}
+        [{{ derived[column] }} for {{ source }} in {{ source }}_rows] as {{ column }}_rows,
+        {%- endfor %}
+        *
+    from newest_first
+
+),
+
+wanted as (
+
+    select
+        {%- for name, expression in derived.items() if name not in looks_back %}
+        {{ expression }} as {{ name }},
+        {%- endfor %}
+        {%- for column in read %}
+        {{ column }},
+        {%- endfor %}
+        series_no,
+        t,
+        row_number
+    from {{ panel }}
+    where {{ wanted }}
+
+),
+
 reaching_back as (
 
     select
         {%- for column in listed %}
         list_resize(
-            newest_first.{{ column }}_rows[last_row_t - t + 1:last_row_t - t + {{ reach }}], {{ reach }}, 0
+            listed.{{ column }}_rows[last_row_t - t + 1:last_row_t - t + {{ reach }}], {{ reach }}, 0
         ) as {{ column }}_rows,
         {%- endfor %}
-        row_values.*
-    from row_values
-    inner join newest_first
-        on row_values.series_no = newest_first.series_no
-    where row_values.t >= row_values.since
+        wanted.*
+    from wanted
+    inner join listed
+        on wanted.series_no = listed.series_no
 
 ),
 
-windowed as (
+looked_back as (
 
     select
         {%- for name in looks_back %}
         {{ trendcast.rows_before(name, 0, derived) }} as {{ name }},
-        {%- endfor %}
-        {%- for name, column in sums_to_date.items() %}
-        {{ trendcast.trailing('sum(coalesce(' ~ trendcast.rows_before(column, 0, derived) ~ ', 0))') }} as {{ name }},
-        {%- endfor %}
-        {%- for name, condition in last_t.items() %}
-        {{ trendcast.trailing('max(case when ' ~ condition ~ ' then t end)') }} as {{ name }},
         {%- endfor %}
         {%- for column, periods in lags.items() %}
         {%- for k in periods | unique %}
@@ -437,8 +456,22 @@ windowed as (
         {%- endfor %}
         {%- endfor %}
         {%- endfor %}
-        reaching_back.* exclude (since{% for column in listed %}, {{ column }}_rows{% endfor %})
+        reaching_back.* exclude ({% for column in listed %}{{ column }}_rows{{ ', ' if not loop.last }}{% endfor %})
     from reaching_back
+
+),
+
+windowed as (
+
+    select
+        {%- for name, column in sums_to_date.items() %}
+        {{ trendcast.trailing('sum(coalesce(' ~ column ~ ', 0))') }} as {{ name }},
+        {%- endfor %}
+        {%- for name, condition in last_t.items() %}
+        {{ trendcast.trailing('max(case when ' ~ condition ~ ' then t end)') }} as {{ name }},
+        {%- endfor %}
+        *
+    from looked_back
 
 )
 {%- endmacro %}

@@ -11,6 +11,7 @@
 {%- set seen = trendcast.seen() %}
 {#- Rows before the first new one that the windows reach back to. #}
 {%- set reach = [long, 8 * season, 3 * medium] | max %}
+{%- set few = seen and trendcast.makes_few_rows(seen) %}
 with {% if seen -%}
 changes as (
 
@@ -49,7 +50,7 @@ with_quantiles as (
 ),
 
 {% endif -%}
-panel as (
+panel as {{ 'not materialized ' if few }}(
 
     select
         demand.series_no,
@@ -69,15 +70,13 @@ panel as (
         {% endif %}
         coalesce(demand.discount / nullif(demand.discount + demand.revenue, 0), 0) as discount_depth,
         {% if seen %}
-        before.from_t,
-        before.last_sale_t as last_sale_t_before,
-        before.season_error_sum as season_error_sum_before,
+        changes.from_t,
         {% endif %}
         demand.demand as y
     from {{ 'with_quantiles' if quantiles else ref('int_demand') }} as demand
     {% if seen %}
-    inner join before
-        on demand.series_no = before.series_no and demand.t >= before.from_t - {{ reach }}
+    inner join changes
+        on demand.series_no = changes.series_no and demand.t >= changes.from_t - {{ reach }}
     where demand.t >= {{ seen.from_t - reach }}
     {% endif %}
 
@@ -87,7 +86,7 @@ panel as (
     'panel',
     columns=['ds', 'is_filled', 'actual', 'price', 'discount_depth']
         + (['median_medium', 'q90_long'] if quantiles else [])
-        + (['from_t', 'last_sale_t_before', 'season_error_sum_before'] if seen else []),
+        + (['from_t'] if seen else []),
     derived={
         'y_square': 'y * y',
         'is_zero': 'case when y > 0 then 0.0e0 else 1.0e0 end',
@@ -126,17 +125,17 @@ panel as (
     season=season,
     sums_to_date={'season_errors': 'season_error'},
     last_t={'sale_t': 'y > 0'},
-    since='from_t' if seen and trendcast.makes_few_rows(seen) else none,
+    wanted='t >= from_t and t >= ' ~ seen.from_t if few else none,
 ) }},
 
 -- Means and moments over the windows, from their sums.
 described as (
 
     select
-        *,
+        windowed.*,
         {% if seen %}
-        coalesce(sale_t, last_sale_t_before) as last_sale_t,
-        season_errors + coalesce(season_error_sum_before, 0) as season_error_sum,
+        coalesce(windowed.sale_t, before.last_sale_t) as last_sale_t,
+        windowed.season_errors + coalesce(before.season_error_sum, 0) as season_error_sum,
         {% else %}
         sale_t as last_sale_t,
         season_errors as season_error_sum,
@@ -151,6 +150,10 @@ described as (
         least(1 + floor((row_number - 1) / {{ season }}.0), 4) as seasons_4,
         least(1 + floor((row_number - 1) / {{ season }}.0), 8) as seasons_8
     from windowed
+    {% if seen %}
+    inner join before
+        on windowed.series_no = before.series_no
+    {% endif %}
 
 ),
 

@@ -1,10 +1,11 @@
 -- One row per series and month with order lines: what a line may have at most, by what was typical of the series in
 -- the twelve months before. So a line is judged by the past alone, and the month it is in changes nothing.
 -- depends_on: {{ ref('int_lines_seen') }}
+{{ trendcast.keeps_rows('replaced_bounds') }}
 {%- set bound = var('robust_bound') %}
 {%- set pooled = 'product_id' not in var('series_key') %}
 {%- set seen = trendcast.lines_seen() %}
-{%- set left = trendcast.left_by_earlier_runs('int_line_bounds') if seen else none %}
+{%- set left = seen and trendcast.keeps_bounds() %}
 {%- set columns = ['series_id', 'order_date', 'is_return', 'quantity', 'revenue'] %}
 with newer as (
 
@@ -23,31 +24,9 @@ with newer as (
 
 {% if seen -%}
 {% if left -%}
-kept as (
-
-    select *
-    from {{ left }}
-    where built_with = {{ trendcast.built_with() }}
-
-),
-
-late as (
-
-    {{ trendcast.late_series(seen) }}
-
-),
-
--- Series of which a month is new, or whose earlier months have changed.
 pending as (
 
-    select newer.series_id
-    from newer
-    left join kept
-        on newer.series_id = kept.series_id and {{ trendcast.month_number('newer.order_date') }} = kept.month_number
-    where kept.series_id is null
-    union
-    select late.series_id
-    from late
+    {{ trendcast.pending_bounds(seen) }}
 
 ),
 
@@ -142,9 +121,3 @@ select
     {{ trendcast.built_with() }} as built_with
 from typical
 where lines_before >= {{ var('robust_bound_lines') }}
-{% if left %}
-union all by name
-select *
-from kept
-where series_id not in (select pending.series_id from pending)
-{% endif %}

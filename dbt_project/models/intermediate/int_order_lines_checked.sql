@@ -5,19 +5,11 @@
 {%- set robust = var('robust_bound') is not none %}
 {%- set signed = ['quantity', 'revenue', 'discount'] %}
 {%- set columns = trendcast.canonical_order_columns() + [
-    'ordered_at_text', 'quantity_text', 'exchange_rate', 'order_date', 'copy_number', 'is_in_catalogue', 'series_id',
+    'ordered_at_text', 'quantity_text', 'unreadable_money', 'exchange_rate', 'order_date', 'copy_number', 'is_in_catalogue', 'series_id',
     'is_return', 'is_in_scope', 'is_test_order', 'is_cancelled',
 ] %}
 {%- set seen = trendcast.lines_seen() %}
 with {% if seen -%}
-{% if robust -%}
-late as (
-
-    {{ trendcast.late_series(seen) }}
-
-),
-
-{% endif -%}
 -- Lines as they were cleaned before; of five million, few are asked for.
 earlier as not materialized (
 
@@ -52,9 +44,13 @@ copied as (
         {% endfor %}
         count(*) as copies
     from earlier
-    where
-        order_id in (select newer.order_id from newer)
-        or (order_id is null and exists (select 1 from newer where newer.order_id is null))
+    where exists (
+        select 1 from newer
+        where
+            newer.order_id is not distinct from earlier.order_id
+            -- As all of a copy is: few days are read.
+            and newer.order_date is not distinct from earlier.order_date
+    )
     group by all
 
 ),
@@ -81,7 +77,7 @@ numbered as (
     union all by name
     select * exclude (rejection_reason, built_at, built_with)
     from earlier as lines
-    where {{ trendcast.is_of_late_series('lines') }}
+    where {{ trendcast.is_of_late_month('lines', seen) }}
     {% endif %}
 
 ),
@@ -97,6 +93,8 @@ judged as (
             when lines.product_id is null then 'missing_product'
             when lines.quantity_text is null then 'missing_quantity'
             when lines.quantity is null then 'unreadable_quantity'
+            when lines.unreadable_money = 'revenue' then 'unreadable_revenue'
+            when lines.unreadable_money = 'discount' then 'unreadable_discount'
             when not lines.is_in_scope then 'out_of_scope'
             when lines.is_test_order then 'test_order'
             when lines.is_cancelled then 'cancelled'

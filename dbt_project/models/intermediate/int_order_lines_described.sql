@@ -6,7 +6,7 @@
 {{ config(materialized='view') }}
 {%- set has_currency = var('order_columns').get('currency') is not none %}
 {%- set converted = ['revenue', 'discount'] if has_currency else [] %}
-{%- set columns = ['ordered_at_text', 'quantity_text'] + trendcast.canonical_order_columns() %}
+{%- set columns = ['ordered_at_text', 'quantity_text', 'unreadable_money'] + trendcast.canonical_order_columns() %}
 with lines as (
 
     select

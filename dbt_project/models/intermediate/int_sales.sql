@@ -35,6 +35,7 @@ lines as (
         every_line.t <= {{ trendcast.last_cutoff() }}
     {% if seen %}
         and every_line.t >= {{ seen.from_t }}
+        and every_line.order_date >= {{ trendcast.first_day(seen.from_t) }}
         and (every_line.t > {{ seen.t }} or every_line.t >= touched.from_t)
     {% endif %}
 

@@ -10,6 +10,7 @@ select
     cast(items.grams as varchar) as quantity_text,
     cast(items.cents / 100.0 as decimal(18, 4)) as revenue,
     cast(null as decimal(18, 4)) as discount,
+    cast(null as varchar) as unreadable_money,
     cast(null as varchar) as currency,
     cast(null as varchar) as status,
     cast(null as timestamp) as loaded_at
