@@ -538,9 +538,17 @@ def _forecast(
         for name, table in zip(combined.members, tables, strict=True):
             _check_keys(table, about, name)
         lead_bucket = features.settings.lead_bucket
-        rows = combined.combine(
-            ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
-        )
+        each = ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
+        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
+        if not current.has("explanations", model=ENSEMBLE):
+            explained = {
+                name: current.staged("explanations", model=name)
+                for name in combined.members
+                if current.has("explanations", model=name)
+            }
+            parts = combined.explain(each, tables[0], explained)
+            current.stage("explanations", parts, model=ENSEMBLE)
+        rows = combined.combine(each)
         table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
         current.stage("forecasts", table, model=ENSEMBLE)
 

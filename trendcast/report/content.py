@@ -334,11 +334,13 @@ class _Reader:
         return names
 
     def _explanations(self) -> list[dict[str, float] | None]:
-        """What each component adds to the regression's forecast over the horizon."""
+        """What each component adds to the forecast in force over the horizon, where the model that serves has explanations."""
         rows = self._rows(
             f"""
             select series_id, component, sum(contribution) as v from {self._at("explanations")}
-            where {self._in_force()} and {self._shown()} group by 1, 2 order by 1, 2
+            where (series_id, run_id, model) in (select series_id, run_id, model from {self._at("fct_forecasts")})
+                and {self._shown()}
+            group by 1, 2 order by 1, 2
             """
         )
         found: dict[str, dict[str, float]] = {}
