@@ -119,3 +119,12 @@
             ), -30))
         )
 {%- endmacro %}
+
+{#- BG/NBD (Fader, Hardie & Lee 2005): the logarithm of the odds that a customer with repeat orders has left, by the parameters
+    r, alpha, a and b of an alias; `repeats` is at least 1, days are from the first order to the last and to the cutoff. -#}
+{% macro log_odds_of_leaving(model, repeats, days_to_last, days_known) -%}
+    {%- set late -%}
+    ({{ model }}.alpha + {{ days_known }}) / ({{ model }}.alpha + {{ days_to_last }})
+    {%- endset -%}
+    ln({{ model }}.a / ({{ model }}.b + {{ repeats }} - 1)) + ({{ model }}.r + {{ repeats }}) * ln({{ late }})
+{%- endmacro %}
