@@ -32,6 +32,7 @@ from trendcast.models.base import (
     config_from_settings,
     read_artifact,
 )
+from trendcast.models.explanations import explanation_table, in_units, largest
 from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
@@ -245,10 +246,9 @@ class LightGBM:
         self._check(design)
         keys = design.keys([cutoff_t])
         most = LightGBMConfig.from_settings(features.settings.lightgbm).explain_rows
-        size = design.scale(keys)[0][:: design.horizon]
-        largest = np.sort(np.argsort(-size, kind="stable")[: max(1, most // design.horizon)])
-        leads = np.arange(design.horizon)
-        keys = keys.take((largest[:, None] * design.horizon + leads).ravel())
+        horizon = design.horizon
+        chosen = largest(design.scale(keys)[0][::horizon], most // horizon)
+        keys = keys.take((chosen[:, None] * horizon + np.arange(horizon)).ravel())
         components = _components(features, design)
         names = list(dict.fromkeys(["level", *components]))
         into = np.zeros((len(components), len(names)))
@@ -259,9 +259,11 @@ class LightGBM:
             part = keys.take(rows)
             shares = self._booster.predict(design.matrix(part), pred_contrib=True)
             base = np.exp(shares[:, -1]) * design.scale(part)[0].astype(np.float64)
-            out[rows] = _in_units(shares[:, :-1] @ into, base)
+            out[rows] = in_units(shares[:, :-1] @ into, base)
             out[rows, 0] += base
-        return _explanation_table(features, design, keys, names, out)
+        series_id = np.asarray(design.series_id, dtype=np.str_)[keys.series[::horizon]]
+        contributions = out.reshape(len(chosen), horizon, len(names))
+        return explanation_table(series_id, cutoff_t, features.dates, names, contributions)
 
     def coefficients(self) -> pa.Table | None:
         """Return None."""
@@ -321,34 +323,6 @@ def _components(features: Features, design: Design) -> list[str]:
     }
     found |= dict.fromkeys(OWN_FEATURES, "level")
     return [found.get(name, "other") for name in design.names]
-
-
-def _in_units(shares: Array, base: Array) -> Array:
-    """Turn parts of a logarithm, [R, C], into parts of the difference to the base, [R]; LMDI-I of Ang 2005."""
-    total = shares.sum(axis=1)
-    near = np.abs(total) < 1e-12
-    mean = base * np.where(near, 1.0, np.expm1(total) / np.where(near, 1.0, total))
-    return np.asarray(shares * mean[:, None])
-
-
-def _explanation_table(
-    features: Features, design: Design, keys: Keys, names: list[str], contributions: Array
-) -> pa.Table:
-    """Return contributions [R, C] as one row per series, lead and component."""
-    n = len(names)
-    series = pa.array(design.series_id).take(pa.array(np.repeat(keys.series, n)))
-    first = features.dates[int(keys.cutoff[0])]
-    dates = pa.array([features.dates[int(keys.cutoff[0]) + h + 1] for h in range(design.horizon)])
-    return pa.table(
-        {
-            "series_id": series,
-            "cutoff": pa.repeat(pa.scalar(first), len(series)),
-            "target_date": dates.take(pa.array(np.repeat(keys.lead - 1, n))),
-            "lead": pa.array(np.repeat(keys.lead, n)),
-            "component": pa.array(names).take(pa.array(np.tile(np.arange(n), len(keys)))),
-            "contribution": pa.array(contributions.ravel()),
-        }
-    )
 
 
 def _cutoffs(features: Features, config: LightGBMConfig, end_t: int) -> list[int]:
