@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import Shop, held
-from trendcast import ledger, whatif
-from trendcast.errors import UsageError, WarehouseError
+import trendcast
+from tests.conftest import REPO, Shop, held
+from trendcast import cli, ledger, whatif
+from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
+from trendcast.session import Session
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,22 @@ def shop(demo_run: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop(folder, demo_run.vars)
 
 
+@pytest.fixture(scope="module")
+def session(shop: Shop) -> Session:
+    """The demo, opened once."""
+    with shop.entered():
+        return trendcast.open(shop.project_dir, profiles_dir=REPO / "profiles", vars=shop.vars)
+
+
 def count(shop: Shop) -> int:
     (row,) = shop.query("select count(*) as n from analytics_trendcast.scenarios")
     return int(row["n"])
 
 
-def test_a_preview_writes_nothing(shop: Shop) -> None:
+def test_a_preview_writes_nothing(shop: Shop, session: Session) -> None:
     before = count(shop), len(shop.query("select * from analytics_trendcast.runs"))
-    told = shop.json("whatif", "--set", "price=-10%", "--where", "department=GROCERY", "--preview")
+    with shop.entered():
+        told = session.whatif({"price": "-10%"}, where={"department": "GROCERY"}, preview=True)
     (row,) = shop.query(
         "select count(*) as n from analytics_marts.dim_series where department = 'GROCERY'"
     )
@@ -139,23 +149,20 @@ def test_a_scenario_is_compared_with_the_forecast_in_force(shop: Shop) -> None:
     assert json.loads(run["series_filter"]) == {"department": ["GROCERY"]}
     assert json.loads(run["inputs"])["set"] == {"price": "-10%"}
     # It is no forecast: the run in force is the one before.
-    assert shop.json("runs", "--limit", "1")[0]["run_id"] == told["run_id"]
     assert told["run_id"] not in {
         r["run_id"] for r in shop.query("select run_id from analytics_marts.fct_forecasts")
     }
 
 
-def test_a_promotion_and_a_price_of_one_series(shop: Shop) -> None:
+def test_a_promotion_and_a_price_of_one_series(shop: Shop, session: Session) -> None:
     (series,) = shop.query(
         """
         select series_id from analytics_marts.fct_promotion_response
         where effect = 'display' and log_effect is not null order by series_id limit 1
         """
     )
-    told = shop.json(
-        *("whatif", "--set", "price=1.99", "--set", "promotion=display"),
-        *("--where", series["series_id"]),
-    )
+    with shop.entered():
+        told = session.whatif({"price": 1.99, "promotion": "display"}, where=series)
     (row,) = shop.query(
         f"select * from analytics_marts.fct_scenarios where scenario_id = '{told['run_id']}'"
     )
@@ -167,44 +174,52 @@ def test_a_promotion_and_a_price_of_one_series(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("settings", "where", "told"),
     [
-        (("--set", "price=-10%", "--where", "departmant=GROCERY"), "Did you mean 'department'"),
-        (("--set", "price=-10%", "--where", "department=GROCERIES"), "Did you mean 'GROCERY'"),
-        (
-            ("--set", "price=-10%", "--where", "department=GROCERY", "--where", "category=APPLES"),
-            "none all",
-        ),
-        (("--set", "price=0"), "above zero"),
-        (("--set", "price"), "NAME=VALUE"),
-        (("--set", "price=-10%", "--set", "price=-20%"), "twice"),
-        (("--set", "promotion=discount"), "Unknown measured promotion"),
-        ((), "sets something"),
+        ({"price": "-10%"}, {"departmant": "GROCERY"}, "Did you mean 'department'"),
+        ({"price": "-10%"}, {"department": "GROCERIES"}, "Did you mean 'GROCERY'"),
+        ({"price": "-10%"}, {"department": "GROCERY", "category": "APPLES"}, "none all"),
+        ({"promotion": "discount"}, {}, "Unknown measured promotion"),
+        ({"price": "0"}, {}, "above zero"),
     ],
 )
 def test_what_cannot_be_asked_is_an_error_and_leaves_no_row(
-    shop: Shop, args: tuple[str, ...], told: str
+    shop: Shop, session: Session, settings: dict[str, Any], where: dict[str, Any], told: str
 ) -> None:
     before = count(shop), len(shop.query("select * from analytics_trendcast.runs"))
-    done = shop.run("whatif", *args)
-    assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    with shop.entered(), pytest.raises(UsageError, match=told):
+        session.whatif(settings, where=where)
     assert (count(shop), len(shop.query("select * from analytics_trendcast.runs"))) == before
 
 
-def test_another_writer_is_waited_for_by_nobody(shop: Shop) -> None:
-    with ledger.run_lock(shop.artifacts_dir):
-        done = shop.run("whatif", "--set", "price=-10%")
-    assert done.returncode == 1
-    assert "under way" in done.stderr
-    with held(shop.path):
-        done = shop.run("whatif", "--set", "price=-10%")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["price"], "NAME=VALUE"),
+        (["=-10%"], "NAME=VALUE"),
+        (["price=-10%", "price=-20%"], "sets price twice"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        cli._pairs(options, "--set", "price=-10%")
+
+
+def test_another_writer_is_waited_for_by_nobody(shop: Shop, session: Session) -> None:
+    before = count(shop)
+    with (
+        shop.entered(),
+        ledger.run_lock(shop.artifacts_dir),
+        pytest.raises(WarehouseLockedError, match="under way"),
+    ):
+        session.whatif({"price": "-10%"})
+    with shop.entered(), held(shop.path), pytest.raises(WarehouseLockedError):
+        session.whatif({"price": "-10%"})
+    assert count(shop) == before
 
 
 def test_a_commit_that_fails_leaves_no_row_of_the_scenario(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count(shop)
 
@@ -213,7 +228,7 @@ def test_a_commit_that_fails_leaves_no_row_of_the_scenario(
 
     # The scenario's rows are appended before the run's own.
     monkeypatch.setattr(ledger.Run, "_append_row", fail)
-    done = shop.run("whatif", "--set", "price=-10%")
-    assert (done.returncode, done.stderr.strip()) == (1, "trendcast: no disk")
+    with shop.entered(), pytest.raises(WarehouseError, match="no disk"):
+        session.whatif({"price": "-10%"})
     assert count(shop) == before
     assert not list(shop.artifacts_dir.glob("*/uncommitted"))

@@ -273,6 +273,7 @@ def print_whatif(told: dict[str, Any]) -> None:
     for key, meaning in {
         "n_without_price": "have no price and are left out",
         "n_elasticity_assumed": "have an elasticity that is assumed: no price of their group ever moved",
+        "n_elasticity_unsure": "do not surely sell more at a lower price: their elasticity may be zero or above",
         "n_price_unseen": "get a price that was never seen: a guess",
         "n_promotion_unmeasured": "have no measured effect of the promotion, which counts as none",
         "n_unit_cost_assumed": "have a cost that is assumed, and with it their margin",
@@ -280,7 +281,7 @@ def print_whatif(told: dict[str, Any]) -> None:
         if told[key]:
             console.print(f"  {told[key]:,} {meaning}", highlight=False)
     if told["run_id"] is None:
-        console.print(*told["notes"], "Nothing was written.", highlight=False)
+        console.print(*told["notes"], "Nothing was written.", highlight=False, soft_wrap=True)
         return
     table = Table(title="Over the horizon", title_justify="left")
     table.add_column("")
@@ -310,6 +311,7 @@ def print_whatif(told: dict[str, Any]) -> None:
         *told["notes"],
         f"Every series: fct_scenarios, scenario_id {told['run_id']}.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -32,8 +32,8 @@ MARTS = (
     *("fct_price_response", "fct_promotion_response", "fct_scenarios"),
 )
 OWN_PRICE_ONLY = "Each series answers to its own price and promotion alone: what the series take from each other is not in it."
-_PERCENT = re.compile(r"([+-])(\d+(?:\.\d+)?)\s*%")
-_AMOUNT = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+_PERCENT = re.compile(r"([+-])([0-9]+(?:\.[0-9]+)?)\s*%")
+_AMOUNT = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,9 @@ def _price(text: str) -> tuple[float | None, float | None]:
     percent, amount = _PERCENT.fullmatch(text), _AMOUNT.fullmatch(text)
     if percent:
         factor = 1 + float(percent[1] + percent[2]) / 100
-        if factor <= 0:
+        if factor <= 0 or math.isinf(factor):
             raise UsageError(
-                f"A price must stay above zero, for nobody knows what is sold for nothing; came: price={text}. Take less "
-                "off than 100%."
+                f"A price must stay a number above zero; came: price={text}. Take less off than 100%."
             )
         return None, factor
     if not amount:
@@ -100,7 +99,7 @@ def _price(text: str) -> tuple[float | None, float | None]:
     price = float(text)
     if price <= 0 or math.isinf(price):
         raise UsageError(
-            f"A price must be above zero, for nobody knows what is sold for nothing; came: price={text}"
+            f"A price must be a number above zero, for nobody knows what is sold for nothing; came: price={text}"
         )
     return price, None
 
@@ -136,8 +135,10 @@ def plan(warehouse: Warehouse, project: Project, change: Change, where: Mapping[
                 f"{project.relation(name)} does not exist. Run `trendcast run` or `dbt build` first."
             )
     series = project.relation("dim_series")
-    asked = f"select series_id from {series} where {narrowed(warehouse, series, where)}"
-    matched = warehouse.query(f"select count(*) as n from ({asked})").to_pylist()[0]["n"]
+    sql = f"select series_id from {series} where :narrowed"
+    asked = warehouse.query(sql.replace(":narrowed", narrowed(warehouse, series, where)))
+    warehouse.lookup("asked_series", asked)
+    matched = len(asked)
     if not matched:
         told = " and ".join(f"{k}={' or '.join(listed(v))}" for k, v in where.items())
         raise UsageError(
@@ -145,7 +146,7 @@ def plan(warehouse: Warehouse, project: Project, change: Change, where: Mapping[
         )
     if change.promotion:
         _require_measured(warehouse, project, change.promotion)
-    rows = warehouse.query(_sql(project, change, asked, _named(change, where)))
+    rows = _rows(warehouse, project, change, _named(change, where))
     if not len(rows):
         raise DataError(
             f"None of the {matched:,} series has a forecast over the whole horizon. Run `trendcast run` first."
@@ -184,20 +185,13 @@ def _named(change: Change, where: Mapping[str, Any]) -> str:
     return name if len(name) <= 200 else f"{name[:197]}..."
 
 
-def _sql(project: Project, change: Change, asked: str, scenario: str) -> str:
+def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str) -> pa.Table:
+    """Read what the scenario is worked out with; the series asked for are on this connection."""
     by_revenue = project.settings.measure == "revenue"
     per_price = "/ supply.unit_price" if by_revenue else ""
-    new_price = {
-        (
-            True,
-            False,
-        ): f"case when supply.unit_price is not null then cast('{change.price!r}' as double) end",
-        (False, True): f"supply.unit_price * cast('{change.factor!r}' as double)",
-        (False, False): "supply.unit_price",
-    }[change.price is not None, change.factor is not None]
-    promotion = literal(change.promotion) if change.promotion else "cast(null as varchar)"
     relation = project.relation
-    return f"""
+    return warehouse.query(
+        f"""
         with supply as (
             select
                 series_id, unit_cost, ', ' || defaults_used || ',' like '%, unit_cost,%' as is_unit_cost_assumed,
@@ -206,7 +200,7 @@ def _sql(project: Project, change: Change, asked: str, scenario: str) -> str:
         )
         select
             sums.series_id,
-            {literal(scenario)} as scenario,
+            ? as scenario,
             sums.cutoff,
             sums.target_date as last_date,
             base.run_id as base_run_id,
@@ -214,7 +208,10 @@ def _sql(project: Project, change: Change, asked: str, scenario: str) -> str:
             sums.cumulated_mean {per_price} as base_units,
             sums.cumulated_variance * spread.variance_factor {per_price} {per_price} as base_variance,
             supply.unit_price,
-            {new_price} as scenario_price,
+            case
+                when supply.unit_price is not null
+                    then coalesce(cast(? as double), supply.unit_price * cast(? as double))
+            end as scenario_price,
             supply.unit_cost,
             supply.is_unit_cost_assumed,
             response.elasticity,
@@ -222,7 +219,7 @@ def _sql(project: Project, change: Change, asked: str, scenario: str) -> str:
             response.elasticity_source,
             response.lowest_price,
             response.highest_price,
-            {promotion} as promotion,
+            cast(? as varchar) as promotion,
             effects.log_effect * effects.typical_intensity as promotion_log_effect,
             effects.log_effect_std_error * effects.typical_intensity as promotion_log_std_error
         from {relation("int_cumulated_forecasts")} as sums
@@ -233,10 +230,16 @@ def _sql(project: Project, change: Change, asked: str, scenario: str) -> str:
         inner join supply on sums.series_id = supply.series_id
         inner join {relation("fct_price_response")} as response on sums.series_id = response.series_id
         left join {relation("fct_promotion_response")} as effects
-            on sums.series_id = effects.series_id and effects.effect = {promotion}
-        where sums.fold = 0 and sums.lead = {project.settings.horizon} and sums.series_id in ({asked})
+            on sums.series_id = effects.series_id and effects.effect = ?
+        inner join asked_series on sums.series_id = asked_series.series_id
+        where sums.fold = 0 and sums.lead = ?
         order by sums.series_id
-    """
+        """,
+        [
+            *(scenario, change.price, 1.0 if change.factor is None else change.factor),
+            *(change.promotion, change.promotion, project.settings.horizon),
+        ],
+    )
 
 
 def described(warehouse: Warehouse, planned: Plan) -> dict[str, Any]:
@@ -248,6 +251,9 @@ def described(warehouse: Warehouse, planned: Plan) -> dict[str, Any]:
             min(scenario) as scenario, min(cutoff) as cutoff, count(*) as n_series,
             count(case when elasticity_source = 'default' and scenario_price <> unit_price then 1 end)
                 as n_elasticity_assumed,
+            count(
+                case when elasticity + 1.644854 * elasticity_std_error >= 0 and scenario_price <> unit_price then 1 end
+            ) as n_elasticity_unsure,
             count(
                 case
                     when scenario_price <> unit_price
@@ -288,7 +294,7 @@ def outcome(warehouse: Warehouse, project: Project, scenario_id: str) -> dict[st
         f"""
         select
             series_id, unit_price, scenario_price, elasticity, elasticity_source, is_elasticity_assumed,
-            is_price_unseen, is_promotion_unmeasured, base_units, scenario_units, scenario_units_lower, scenario_units_upper,
+            is_elasticity_unsure, is_price_unseen, is_promotion_unmeasured, base_units, scenario_units, scenario_units_lower, scenario_units_upper,
             base_revenue, scenario_revenue, extra_margin, extra_margin_lower, extra_margin_upper
         from {relation} where scenario_id = ?
         order by coalesce(abs(extra_margin), abs(extra_units)) desc, series_id limit 10

@@ -141,6 +141,7 @@ final as (
         elasticity_std_error,
         elasticity_source,
         elasticity_source = 'default' and scenario_price <> unit_price as is_elasticity_assumed,
+        elasticity + {{ z }} * elasticity_std_error >= 0 and scenario_price <> unit_price as is_elasticity_unsure,
         coalesce(
             scenario_price <> unit_price
             and (lowest_price is null or scenario_price < lowest_price or scenario_price > highest_price),
