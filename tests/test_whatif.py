@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 import trendcast
 from tests.conftest import REPO, Shop, held
 from trendcast import cli, ledger, whatif
-from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
+from trendcast.errors import DataError, UsageError, WarehouseError, WarehouseLockedError
+from trendcast.project import Project
 from trendcast.session import Session
+from trendcast.warehouse.duckdb import DuckDBWarehouse
 
 
 @pytest.mark.parametrize(
@@ -232,3 +236,115 @@ def test_a_commit_that_fails_leaves_no_row_of_the_scenario(
         session.whatif({"price": "-10%"})
     assert count(shop) == before
     assert not list(shop.artifacts_dir.glob("*/uncommitted"))
+
+
+# --- On tables of its own ---
+
+TABLES = """
+create table dim_series as
+    select * from (values ('tea', 'food'), ('jam', 'food'), ('mug', 'ware'), ('new', 'ware')) as t (series_id, category);
+create table int_cumulated_forecasts as
+    select 0 as fold, series_id, date '2024-01-01' as cutoff, date '2024-01-29' as target_date, 28 as lead,
+        'smooth' as demand_class, 50.0::double as cumulated_mean, 25.0::double as cumulated_variance
+    from dim_series where series_id <> 'new'
+    union all select 0, 'tea', date '2024-01-01', date '2024-01-02', 1, 'smooth', 1, 1
+    union all select 1, 'tea', date '2023-01-01', date '2023-01-29', 28, 'smooth', 9, 9;
+create table int_sum_spread as
+    select * from (values (0, 'smooth', 28, 2.0::double), (0, 'smooth', 1, 9.0), (1, 'smooth', 28, 9.0))
+        as t (fold, demand_class, periods, variance_factor);
+create table fct_forecasts as
+    select series_id, lead, case when series_id <> 'jam' then 'r1' end as run_id, 'ridge' as model
+    from int_cumulated_forecasts where fold = 0;
+create table int_supply as
+    select * from (values ('tea', 10.0::double, 4.0::double, 'pack_size'), ('jam', 0.0, 0.0, ''), ('mug', null, null, 'unit_cost'))
+        as t (series_id, unit_price, unit_cost, defaults_used);
+create table fct_price_response as
+    select series_id, -2.0::double as elasticity, 0.5::double as elasticity_std_error, 'series' as elasticity_source,
+        9.5::double as lowest_price, 12.0::double as highest_price
+    from dim_series;
+create table fct_promotion_response as
+    select * from (values ('tea', 'display', 0.8::double, 0.2::double, 0.5::double), ('tea', 'rivals', -1.0, 1.0, 1.0))
+        as t (series_id, effect, log_effect, log_effect_std_error, typical_intensity);
+create table fct_scenarios (scenario_id varchar);
+"""
+
+
+@pytest.fixture
+def warehouse() -> Iterator[DuckDBWarehouse]:
+    with DuckDBWarehouse.open({"type": "duckdb", "path": ":memory:"}, read_only=False) as opened:
+        for statement in TABLES.split(";\n"):
+            if statement.strip():
+                opened.execute(statement)
+        yield opened
+
+
+@pytest.fixture
+def own(project: Project) -> Callable[..., Project]:
+    """Return the project on the tables above, with settings of the test's own."""
+
+    def made(**settings: Any) -> Project:
+        relations = {name: name for name in whatif.MARTS}
+        return replace(project, relations=relations, settings=replace(project.settings, **settings))
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("measure", "units", "variance"), [("quantity", 50, 50), ("revenue", 5, 0.5)]
+)
+def test_the_base_is_in_units_whatever_the_measure(
+    warehouse: DuckDBWarehouse,
+    own: Callable[..., Project],
+    measure: str,
+    units: float,
+    variance: float,
+) -> None:
+    planned = whatif.plan(
+        warehouse, own(measure=measure, horizon=28), whatif.parse({"price": "-20%"}), {}
+    )
+    # Nobody knows a price of jam or mug, and there is no forecast of new.
+    (row,) = planned.rows.to_pylist()
+    assert planned.n_without_price == 2
+    assert (row["series_id"], row["unit_price"], row["scenario_price"]) == ("tea", 10, 8)
+    assert (row["base_units"], row["base_variance"]) == pytest.approx((units, variance))
+    assert (row["base_run_id"], row["promotion"], row["promotion_log_effect"]) == ("r1", None, None)
+    told = whatif.described(warehouse, planned)
+    assert (told["n_price_unseen"], told["n_elasticity_assumed"]) == (1, 0)
+    assert (told["n_unit_cost_assumed"], told["n_elasticity_unsure"]) == (0, 0)
+
+
+def test_a_promotion_is_of_its_typical_intensity_and_needs_no_price(
+    warehouse: DuckDBWarehouse, own: Callable[..., Project]
+) -> None:
+    planned = whatif.plan(warehouse, own(horizon=28), whatif.parse({"promotion": "display"}), {})
+    rows = {row["series_id"]: row for row in planned.rows.to_pylist()}
+    assert sorted(rows) == ["jam", "mug", "tea"]
+    effect = rows["tea"]["promotion_log_effect"], rows["tea"]["promotion_log_std_error"]
+    assert effect == pytest.approx((0.4, 0.1))
+    assert rows["mug"]["promotion_log_effect"] is None
+    assert whatif.described(warehouse, planned)["n_promotion_unmeasured"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "where", "told"),
+    [
+        ({"price": "-10%"}, {"category": "ware"}, "None of the 2 series has a price"),
+        ({"price": "-10%"}, {"series_id": "new"}, "None of the 1 series has a forecast"),
+        ({"promotion": "display"}, {"series_id": "mug"}, "not measured for any of the 1 series"),
+    ],
+)
+def test_what_nothing_is_known_of_is_an_error(
+    warehouse: DuckDBWarehouse,
+    own: Callable[..., Project],
+    settings: dict[str, Any],
+    where: dict[str, Any],
+    told: str,
+) -> None:
+    with pytest.raises(DataError, match=told):
+        whatif.plan(warehouse, own(horizon=28), whatif.parse(settings), where)
+    warehouse.execute("delete from fct_promotion_response")
+    with pytest.raises(DataError, match="No effect of promotions is measured"):
+        whatif.plan(warehouse, own(horizon=28), whatif.parse({"promotion": "display"}), {})
+    warehouse.execute("drop table fct_scenarios")
+    with pytest.raises(WarehouseError, match="fct_scenarios does not exist"):
+        whatif.plan(warehouse, own(horizon=28), whatif.parse(settings), where)
