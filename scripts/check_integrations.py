@@ -46,6 +46,13 @@ print(f"DuckDB {duckdb.__version__} reads {len(names)} tables, {rows:,} rows, eq
 """
 
 
+def metrics_commands() -> str:
+    """Return the commands of docs/metrics.md."""
+    page = (REPO / "docs" / "metrics.md").read_text()
+    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    return str(block)
+
+
 class Checks:
     """The folder of the environments, and commands that run with the warehouse in it."""
 
@@ -99,13 +106,13 @@ class Checks:
     def metrics(self) -> None:
         """MetricFlow validates the metrics in the warehouse and answers the queries of docs/metrics.md."""
         programs = self.installed("metricflow", *METRICFLOW)
-        (block,) = re.findall(
-            r"```bash\n(.*?)```", (REPO / "docs" / "metrics.md").read_text(), re.DOTALL
-        )
         # It looks for what dbt parsed in the project's own folder, whatever DBT_TARGET_PATH says.
         path = f"{programs}:{os.environ['PATH']}"
         self.run(
-            *("bash", "-euo", "pipefail", "-c", block), shown=True, PATH=path, DBT_TARGET_PATH=""
+            *("bash", "-euo", "pipefail", "-c", metrics_commands()),
+            shown=True,
+            PATH=path,
+            DBT_TARGET_PATH="",
         )
 
     def superset(self) -> None:
