@@ -79,7 +79,7 @@ class Checks:
             command, env=merged, cwd=REPO, capture_output=True, text=True, check=False
         )
         if shown:
-            print(_SPINNER.sub("", done.stdout).strip(), flush=True)
+            print(re.sub(r"\n{2,}", "\n", _SPINNER.sub("", done.stdout)).strip(), flush=True)
         if done.returncode:
             sys.exit(
                 f"{command[:4]}\n{done.stdout or ''}\n{done.stderr or ''}\nexit code {done.returncode}"

@@ -237,7 +237,7 @@ def demo(
 def init(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="CSV or Parquet files, or one DuckDB file, with your orders."),
+        typer.Argument(help="CSV or Parquet files, a folder of them, or one DuckDB file, with your orders."),
     ],
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder of the new project; it must be empty.")
