@@ -39,12 +39,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "quantity": (
         r"quantit(y|ies)|qty|units|units_sold|.*_(qty|quantity)|quantity_.*|order_?qty",
         r"(bestell|verkaufs)?_?(menge|anzahl|stueckzahl|stueck)(_.*)?|absatz|pieces|sold|item_?count|volume|demand|unit_sales|cnt|count|nr_?of_?items",
-        r"sales|y|amount_?sold|grams|weight",
+        r"sales|y|amount_?sold|grams|weight|(n|num|number_of)_.*",
     ),
     "product_id": (
         r"(product|sku|item|article|stock|asin|isbn|style|part|material)_?(id|no|nr|num|number|code|key|sku)?"
         r"|(artikel|produkt|material)_?(nr|nummer|id|code)?",
-        r"(product|item|article|artikel|produkt)_?(name|title|description|bezeichnung)|bezeichnung|description|.*_sku|upc|ean",
+        r"(product|item|article|artikel|produkt)_?(name|title|description|bezeichnung)|bezeichnung|description|.*_sku|upc|ean|unique_id|series(_id)?",
         r"family|category|(product|artikel|produkt)_.*|type|group|warengruppe|kategorie",
     ),
     "price": (
@@ -667,7 +667,11 @@ def _panel(
     found.reasons += [
         {"what": "grain", "is": grain, "why": why},
         {"what": "horizon", "is": str(horizon), "why": f"the history has {periods:,} {grain}s"},
-        {"what": "series_key", "is": "product_id", "why": f"{products:,} products"},
+        {
+            "what": "series_key",
+            "is": "product_id",
+            "why": f"{products:,} product{'s' * (products != 1)}",
+        },
     ]
     if products > 30_000:
         found.notes.append(
