@@ -79,7 +79,12 @@ class Checks:
             command, env=merged, cwd=REPO, capture_output=True, text=True, check=False
         )
         if shown:
-            print(re.sub(r"\n{2,}", "\n", _SPINNER.sub("", done.stdout)).strip(), flush=True)
+            lines = _SPINNER.sub("", done.stdout).splitlines()
+            print(
+                *(line for line in lines if line.strip() and "[info" not in line),
+                sep="\n",
+                flush=True,
+            )
         if done.returncode:
             sys.exit(
                 f"{command[:4]}\n{done.stdout or ''}\n{done.stderr or ''}\nexit code {done.returncode}"
