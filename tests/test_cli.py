@@ -60,6 +60,7 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     done = trendcast(command, "--help")
     assert done.returncode == 0
     assert f"Example: trendcast {command}" in " ".join(done.stdout.split())
+    assert "--json" in done.stdout
     assert ("--vars" in done.stdout) == (command != "init")  # which writes the project they go to
 
 

@@ -35,6 +35,7 @@ SAFE_CALLS = {
         "_part",
         "_level_class",
         "entry",
+        "_reader",
     ),
 }
 # Functions that put together what they are given, or turn whatever they get into a number.

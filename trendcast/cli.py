@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
 import signal
 import sys
 import threading
@@ -59,7 +60,11 @@ Models = Annotated[
 ]
 Select = Annotated[
     list[str] | None,
-    typer.Option("--select", "-s", help="dbt selection to narrow what is built, repeatable."),
+    typer.Option(
+        "--select",
+        "-s",
+        help="dbt selection to narrow what is built, repeatable; department=GROCERY is the same as with --series.",
+    ),
 ]
 Series = Annotated[
     list[str] | None,
@@ -237,7 +242,9 @@ def demo(
 def init(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="CSV or Parquet files, or one DuckDB file, with your orders."),
+        typer.Argument(
+            help="CSV or Parquet files, a folder of them, or one DuckDB file, with your orders."
+        ),
     ],
     folder: Annotated[
         Path, typer.Option("--dir", help="Folder of the new project; it must be empty.")
@@ -321,11 +328,13 @@ def run(
     ] = False,
 ) -> Any:
     """Do the main job: build features, backtest, train, forecast, commit, build the marts."""
+    # No selection of dbt's begins like this.
+    parts = [text for text in select or [] if re.match(r"\w+=", text)]
     return session.run(
         models=models,
-        select=select or [],
+        select=[text for text in select or [] if text not in parts],
         train=train,
-        series=_part(series),
+        series=_part([*(series or []), *parts]),
         backtest=backtest,
         full_refresh=full_refresh,
         resume=resume,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -62,7 +64,9 @@ def print_summary(summary: dict[str, Any]) -> None:
             f"{name} {seconds:.0f}" for name, seconds in summary["timings"].items() if seconds >= 1
         )
         console.print(
-            f"Seconds: {phases}; in all {sum(summary['timings'].values()):.0f}.", highlight=False
+            f"Seconds: {phases}; in all {sum(summary['timings'].values()):.0f}.",
+            highlight=False,
+            soft_wrap=True,
         )
     console.print(f"Where to look: {summary['warehouse']}", highlight=False)
     about = {
@@ -72,7 +76,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         "dim_series": "the series and their attributes",
     }
     for name, relation in summary["tables"].items():
-        console.print(f"  {relation:<52} {about[name]}", highlight=False, soft_wrap=True)
+        console.print(f"  {relation:<53} {about[name]}", highlight=False, soft_wrap=True)
 
 
 def print_run(summary: dict[str, Any]) -> None:
@@ -90,6 +94,9 @@ def print_demo(summary: dict[str, Any]) -> None:
     if summary.get("unchanged"):
         print("Nothing has changed since the last run; --fresh runs it again.")
     print_summary(summary)
+    # `make demo` does not make the environment active.
+    command = "trendcast" if shutil.which("trendcast") else sys.argv[0]
+    print(f"As a page: {command} report. Whether all is in order: {command} doctor.")
 
 
 def print_step(told: dict[str, Any]) -> None:
