@@ -79,11 +79,9 @@ REVIEWED = {
         ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
-        "t",
         "column",
         "j",
         "among",
-        "where",
         "listed",
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
