@@ -223,7 +223,6 @@ def test_roles_are_those_of_the_yaml(project: Project) -> None:
     assert [(c.model, c.name, c.role) for c in project.columns] == expected
     y = next(c for c in project.columns if c.name == "y")
     assert (y.role, y.unit, y.component) == ("history", "demand", "level")
-    assert {c.role for c in project.design_columns} == {"history", "season", "known"}
 
 
 def test_one_yaml_line_adds_a_feature(manifest: dict[str, Any]) -> None:

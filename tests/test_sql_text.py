@@ -87,16 +87,6 @@ REVIEWED = {
     },  # _block: quoted by its callers; periods are numbers
     "doctor.py": {"relation", "text", "counts"},  # a source's relation, the mappings in the vars
     "features.py": {"condition"},  # made by portfolio.narrowed
-    "models/ridge.py": {
-        "_listed(pairs) or 'null'",
-        "among or 'false'",
-        "_listed(cutoffs)",
-        "_listed(leads)",  # whole numbers
-        "scaled",
-        "_scaled(c.name, c.unit)",
-        "_x(j)",  # quoted names, and our own
-        "terms",  # sums of our own names
-    },
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {
         *(

@@ -60,13 +60,13 @@ class Features:
         self._warehouse.lookup(name, rows)
 
     @contextmanager
-    def kept(self, name: str, sql: str) -> Iterator[None]:
-        """Keep the rows of a query under ``name`` for the queries inside; on this connection only."""
-        self._warehouse.execute(f"create or replace temporary table {quote(name)} as {sql}")
+    def lent(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """Make a large table readable under ``name`` in the queries inside, and let go of it after."""
+        self._warehouse.lookup(name, rows)
         try:
             yield
         finally:
-            self._warehouse.execute(f"drop table if exists {quote(name)}")
+            self._warehouse.lookup(name, rows.slice(0, 0))
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""

@@ -1,8 +1,8 @@
-"""Ridge regression that trains where the data is.
+"""Ridge regression by sufficient statistics.
 
 Ridge needs only X'X and X'y (Hoerl & Kennard 1970; Hastie, Tibshirani & Friedman, The Elements of
-Statistical Learning, 3.4): one SQL aggregate over the design matrix. Only that small matrix leaves the
-warehouse; coefficients go back as a table, and scoring and additive explanations are SQL.
+Statistical Learning, 3.4): one SQL aggregate over rows of the design matrix, gathered by position
+(`trendcast.design`) and lent to the engine as Arrow. Coefficients go back to the warehouse as a table.
 
 The target is demand over the series' level, weighted by the level: the variance of a count grows with
 its mean, so this is the efficient weighting, and with an unpenalised intercept the forecasts add up to
@@ -17,20 +17,21 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from trendcast.design import BATCH_ROWS, Design, Keys
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import ModelError, read_artifact
-from trendcast.models.spread import Spread, least_demand, sampled, scaled_variance
-from trendcast.models.tables import QUANTILE_NAMES
-from trendcast.warehouse import quote
+from trendcast.models.base import QUANTILES, Forecast, ModelError, read_artifact
+from trendcast.models.explanations import explanation_table
+from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
+from trendcast.models.tables import forecast_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 FORMAT = 2
-ROWS = "ridge_rows"  # a temporary table of what is learnt from
+ROWS = "ridge_rows"  # the name under which SQL reads what is learnt from
 # Relative to the unit diagonal of the correlations.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FRACTION = 2**16  # resolution of the fixed-point design matrix
@@ -49,6 +50,7 @@ RATIO_LIMIT = 100.0  # features are at most this many times the level
 ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
 COLLINEAR = 1e-6  # a feature with less than this share of its variance left over is dropped
 SPREAD_ROWS = 200_000  # the spread is measured on, at most
+SEASON_FALLBACK = "mean_short"  # of a series that has no whole season yet
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,6 @@ class Fit:
     """A fitted regression: plain data, all of which goes into the artefact."""
 
     features: list[str]
-    units: list[str]
     components: list[str]
     buckets: list[Bucket]
     #: Measured on periods the fit did not see; None before it is.
@@ -89,8 +90,22 @@ class Fit:
 
     @property
     def component_names(self) -> list[str]:
-        """The components of an explanation, each once."""
-        return list(dict.fromkeys([*self.components, "level"]))
+        """The components of an explanation, each once; the level comes first."""
+        return list(dict.fromkeys(["level", *self.components]))
+
+    def parts(self, rows: _Rows) -> Array:
+        """Return what each component adds to the mean of rows, [R, C]; their sum may be below zero."""
+        names = self.component_names
+        into = np.zeros((len(self.components), len(names)))
+        into[np.arange(len(self.components)), [names.index(c) for c in self.components]] = 1
+        out = np.empty((len(rows.level), len(names)))
+        for b, bucket in enumerate(self.buckets):
+            there = np.flatnonzero(rows.bucket == b)
+            weights = np.array(bucket.coefficients)[:, None] * into
+            # Not BLAS, whose sums may depend on the number of threads.
+            out[there] = np.einsum("rp,pc->rc", rows.matrix[there].astype(np.float64), weights)
+            out[there, 0] += bucket.intercept
+        return out * rows.level[:, None]
 
 
 class Ridge:
@@ -112,19 +127,17 @@ class Ridge:
         DataError
             The history up to ``end_t`` leaves no training rows.
         """
-        columns = features.project.design_columns
-        held_out_t = self._held_out(features, end_t)
         progress("rows")
-        with features.kept(ROWS, _training_rows(features, columns, end_t, held_out_t)):
-            self._fit = self._learn(features, columns, seed, progress)
-
-    @staticmethod
-    def _learn(
-        features: Features, columns: Sequence[Column], seed: int, progress: Callable[[str], None]
-    ) -> Fit:
-        """Solve on all the rows kept; measure the spread about what the earlier part alone taught."""
+        pairs = _training_pairs(features, end_t)
+        design = Design(features, list(pairs), end_t, wide=False)
+        keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
+        rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
+        columns = design.columns
+        del design, keys
+        is_held_out = rows.target_t > self._held_out(features, end_t)
         progress("sums")
-        gram = _gram(features, columns)
+        with features.lent(ROWS, rows.table(is_held_out)):
+            gram = _gram(features, columns)
         buckets, early = [], []
         for lead_bucket, train, held_out in gram:
             penalty = _choose_penalty(train, held_out)
@@ -132,13 +145,13 @@ class Ridge:
             buckets.append(_solve(lead_bucket, train + held_out, penalty))
         early_fit = Fit(
             features=[column.name for column in columns],
-            units=[column.unit for column in columns],
             components=[column.component for column in columns],
             buckets=early,
             spread=None,
         )
         progress("spread")
-        return replace(early_fit, buckets=buckets, spread=_spread(features, early_fit, seed))
+        spread = _spread(rows.take(np.flatnonzero(is_held_out)), early_fit, rows.target, seed)
+        self._fit = replace(early_fit, buckets=buckets, spread=spread)
 
     @staticmethod
     def _held_out(features: Features, end_t: int) -> int:
@@ -147,43 +160,40 @@ class Ridge:
         return end_t - max(1, min(2 * features.settings.horizon, span // 3))
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Score every series from a cutoff: means in SQL, quantiles by the spread about them."""
-        fit = self._fitted(features)
-        _lend_coefficients(features, fit)
-        scored = features.query(
-            f"""
-            select series_id, cutoff, target_date, lead, mean, lead_bucket, demand_level, demand_variance
-            from ({_scores(features, fit)}) as scored
-            order by series_id, lead
-            """,
-            [cutoff_t],
-        )
-        mean, level, variance, bucket = _scale_of(scored)
+        """Score every series from a cutoff."""
+        design = Design(features, [cutoff_t], cutoff_t, wide=False)
+        fit = self._fitted(design)
         assert fit.spread is not None
-        quantiles = fit.spread.quantiles(mean, scaled_variance(mean, level, variance), bucket)
-        table = scored.select(["series_id", "cutoff", "target_date", "lead", "mean"])
-        for k, name in enumerate(QUANTILE_NAMES):
-            table = table.append_column(name, pa.array(np.ascontiguousarray(quantiles[:, k])))
-        return table
+        keys = design.keys([cutoff_t])
+        n, horizon = len(keys) // design.horizon, design.horizon
+        mean, quantiles = np.empty(len(keys)), np.empty((len(keys), len(QUANTILES)))
+        for part in _slices(len(keys)):
+            rows = _Rows.of(design, keys.take(part))
+            mean[part] = np.maximum(fit.parts(rows).sum(axis=1), 0)
+            quantiles[part] = fit.spread.quantiles(
+                mean[part], scaled_variance(mean[part], rows.level, rows.variance), rows.bucket
+            )
+        forecast = Forecast(
+            _names(design, keys),
+            cutoff_t,
+            mean.reshape(n, horizon),
+            quantiles.reshape(n, horizon, len(QUANTILES)),
+        )
+        return forecast_table(forecast, features.dates)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table:
         """Contributions by component, exact: they add up to the mean."""
-        fit = self._fitted(features)
-        _lend_coefficients(features, fit)
-        components = fit.component_names
-        parts = " union all ".join(
-            f"select series_id, cutoff, target_date, lead, ? as component, {_part(i)} as contribution from scored"
-            for i in range(len(components))
-        )
-        return features.query(
-            f"""
-            with scored as ({_scores(features, fit)})
-            {parts}
-            union all
-            select series_id, cutoff, target_date, lead, 'floor', mean - raw_mean from scored where raw_mean < 0
-            order by series_id, lead, component
-            """,
-            [cutoff_t, *components],
+        design = Design(features, [cutoff_t], cutoff_t, wide=False)
+        fit = self._fitted(design)
+        keys = design.keys([cutoff_t])
+        names = [*fit.component_names, "floor"]
+        parts = np.empty((len(keys), len(names)))
+        for rows in _slices(len(keys)):
+            parts[rows, :-1] = fit.parts(_Rows.of(design, keys.take(rows)))
+        parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
+        shape = len(keys) // design.horizon, design.horizon, len(names)
+        return explanation_table(
+            _names(design, keys), cutoff_t, features.dates, names, parts.reshape(shape)
         )
 
     def coefficients(self) -> pa.Table:
@@ -240,10 +250,10 @@ class Ridge:
         }
         self._fit = Fit(**(fit | parts))
 
-    def _fitted(self, features: Features) -> Fit:
+    def _fitted(self, design: Design) -> Fit:
         if self._fit is None:
             raise ModelError("the ridge regression is neither trained nor loaded")
-        now = [column.name for column in features.project.design_columns]
+        now = [column.name for column in design.columns]
         if now != self._fit.features:
             gone = sorted(set(self._fit.features) - set(now))
             new = sorted(set(now) - set(self._fit.features))
@@ -254,84 +264,80 @@ class Ridge:
         return self._fit
 
 
-# --- SQL: the design matrix as the regression sees it ---
+# --- The rows ---
 
 
-def _beta(j: int) -> str:
-    return f"beta_{j}"
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of the design matrix as the regression sees them: R rows, P features.
+
+    Parameters
+    ----------
+    matrix : array [R, P]
+        Relative to the level, bounded, never missing.
+    target, level, variance : array [R]
+    bucket, target_t : array [R]
+        Lead bucket, from 0, and the period forecast.
+    """
+
+    matrix: npt.NDArray[np.float32]
+    target: Array
+    level: Array
+    variance: Array
+    bucket: npt.NDArray[np.int64]
+    target_t: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, design: Design, keys: Keys) -> _Rows:
+        """Read rows; a target that has not come to pass is NaN."""
+        level, variance = (values.astype(np.float64) for values in design.scale(keys))
+        matrix = design.matrix(keys)
+        names = [column.name for column in design.columns]
+        for j, column in enumerate(design.columns):
+            values = matrix[:, j]
+            if column.role == "season" and SEASON_FALLBACK in names:
+                # Of a series without a whole season its mean stands for the season.
+                instead = matrix[:, names.index(SEASON_FALLBACK)]
+                np.copyto(values, instead, where=np.isnan(values))
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=RATIO_LIMIT, neginf=-RATIO_LIMIT)
+            np.clip(values, -RATIO_LIMIT, RATIO_LIMIT, out=values)
+        return cls(
+            matrix,
+            design.target(keys).astype(np.float64),
+            level,
+            variance,
+            (keys.lead.astype(np.int64) - 1) // design.lead_bucket,
+            keys.cutoff.astype(np.int64) + keys.lead,
+        )
+
+    def take(self, index: npt.NDArray[np.int64]) -> _Rows:
+        """Return some of the rows."""
+        return _Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def table(self, is_held_out: npt.NDArray[np.bool_]) -> pa.Table:
+        """Return the rows as SQL reads them."""
+        columns = {
+            "lead_bucket": pa.array((self.bucket + 1).astype(np.int32)),
+            "is_held_out": pa.array(is_held_out),
+            "target": pa.array(self.target),
+            "demand_level": pa.array(self.level),
+        }
+        for j in range(self.matrix.shape[1]):
+            columns[_x(j)] = pa.array(np.ascontiguousarray(self.matrix[:, j]))
+        return pa.table(columns)
 
 
 def _x(j: int) -> str:
     return f"x{j}"
 
 
-def _part(i: int) -> str:
-    return f"part_{i}"
+def _slices(n: int) -> Iterator[slice]:
+    return (slice(start, start + BATCH_ROWS) for start in range(0, n, BATCH_ROWS))
 
 
-def _scaled(name: str, unit: str) -> str:
-    """SQL of a feature as the regression sees it: relative to the level, bounded, never null."""
-    column = quote(name)
-    if unit == "demand":
-        column = f"{column} / demand_level"
-    return f"coalesce(least(greatest({column}, -{RATIO_LIMIT}), {RATIO_LIMIT}), 0)"
-
-
-def _scores(features: Features, fit: Fit) -> str:
-    """SQL that scores the design matrix at a cutoff; ``part_i`` are the components' contributions to ``raw_mean``."""
-    components = fit.component_names
-    terms: dict[str, list[str]] = {component: [] for component in components}
-    terms["level"].append("intercept")
-    for j, (name, unit) in enumerate(zip(fit.features, fit.units, strict=True)):
-        terms[fit.components[j]].append(f"{_beta(j)} * {_scaled(name, unit)}")
-    parts = ",\n".join(
-        f"demand_level * ({' + '.join(terms[component])}) as {_part(i)}"
-        for i, component in enumerate(components)
-    )
-    total = " + ".join(_part(i) for i in range(len(components)))
-    return f"""
-        select
-            parts.*,
-            {total} as raw_mean,
-            greatest(0, {total}) as mean
-        from (
-            select
-                series_id, cutoff, target_date, lead, design.lead_bucket, demand_level, demand_variance,
-                {parts}
-            from {features.relation("ftr_design")} as design
-            inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
-            where cutoff_t = ?
-        ) as parts
-    """
-
-
-def _training_rows(
-    features: Features, columns: Sequence[Column], end_t: int, held_out_t: int
-) -> str:
-    """SQL of the rows to learn from: the design matrix at sampled cutoffs, with targets up to ``end_t``.
-
-    Which pairs of a cutoff and a lead they are is spelt out, for a comparison with constants is pushed below the joins
-    of the view; arithmetic, which might overflow, is not.
-    """
-    pairs = _training_pairs(features, end_t)
-    by_leads: dict[tuple[int, ...], list[int]] = {}
-    for cutoff, leads in pairs.items():
-        by_leads.setdefault(leads, []).append(cutoff)
-    among = " or ".join(
-        f"(cutoff_t in ({_listed(cutoffs)}) and lead in ({_listed(leads)}))"
-        for leads, cutoffs in by_leads.items()
-    )
-    # Single precision is finer than the fixed point the sums are made in, but for a few large ratios.
-    scaled = ", ".join(
-        f"cast({_scaled(c.name, c.unit)} as float) as {_x(j)}" for j, c in enumerate(columns)
-    )
-    return f"""
-        select
-            series_id, cutoff_t, lead, lead_bucket, target_t > {held_out_t} as is_held_out, target, demand_level,
-            demand_variance, {scaled}
-        from {features.relation("ftr_design")}
-        where target is not null and cutoff_t in ({_listed(pairs) or "null"}) and ({among or "false"})
-    """
+def _names(design: Design, keys: Keys) -> npt.NDArray[np.str_]:
+    """Return the series of a cutoff's keys, [N]."""
+    return np.asarray(design.series_id, dtype=np.str_)[keys.series[:: design.horizon]]
 
 
 def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]]:
@@ -356,10 +362,6 @@ def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]
         for cutoff in range(end_t - (end_t - first) // stride * stride, end_t, stride)
     }
     return {cutoff: leads for cutoff, leads in pairs.items() if leads}
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Array, Array]]:
@@ -415,17 +417,6 @@ def _weight_scale(features: Features) -> float:
         features.query(f"select avg(demand_level) as level from {ROWS}").column("level").to_pylist()
     )
     return float(2.0 ** round(np.log2(level))) if level else 1.0
-
-
-def _lend_coefficients(features: Features, fit: Fit) -> None:
-    """Make the coefficients readable in SQL as ``ridge_coefficients``, one row per lead bucket."""
-    wide: dict[str, Any] = {
-        "lead_bucket": pa.array([b.lead_bucket for b in fit.buckets], pa.int32()),
-        "intercept": [b.intercept for b in fit.buckets],
-    }
-    for j in range(len(fit.features)):
-        wide[_beta(j)] = [b.coefficients[j] for b in fit.buckets]
-    features.lookup("ridge_coefficients", pa.table(wide))
 
 
 # --- The small matrix ---
@@ -501,39 +492,17 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 # --- The spread ---
 
 
-def _spread(features: Features, fit: Fit, seed: int) -> Spread:
-    """Measure the spread about the means of rows held out."""
-    _lend_coefficients(features, fit)
-    terms = " + ".join(["intercept", *(f"{_beta(j)} * {_x(j)}" for j in range(len(fit.features)))])
-    rows = features.query(
-        f"""
-        select
-            kept.lead_bucket, target, demand_level, demand_variance, greatest(0, demand_level * ({terms})) as mean
-        from {ROWS} as kept
-        inner join ridge_coefficients as coefficients on kept.lead_bucket = coefficients.lead_bucket
-        where is_held_out
-        order by series_id, cutoff_t, lead
-        """
-    )
-    rows = rows.take(pa.array(sampled(len(rows), SPREAD_ROWS, seed)))
-    parts = features.query(f"select count(*) as n from {ROWS} where target <> floor(target)")
-    actual = rows.column("target").to_numpy()
-    mean, level, variance, bucket = _scale_of(rows)
+def _spread(held_out: _Rows, fit: Fit, target: Array, seed: int) -> Spread:
+    """Measure the spread about the means of rows held out; all targets tell whether demand comes in whole units."""
+    rows = held_out.take(sampled(len(held_out.target), SPREAD_ROWS, seed))
+    mean = np.maximum(fit.parts(rows).sum(axis=1), 0)
     return Spread.measure(
-        actual,
+        rows.target,
         mean,
-        scaled_variance(mean, level, variance),
-        bucket,
-        counts=parts.column("n")[0].as_py() == 0,
-        smallest=least_demand(actual),
+        scaled_variance(mean, rows.level, rows.variance),
+        rows.bucket,
+        counts=is_counts(target),
+        smallest=least_demand(rows.target),
         n_buckets=len(fit.buckets),
         seed=seed,
     )
-
-
-def _scale_of(rows: pa.Table) -> tuple[Array, Array, Array, npt.NDArray[np.int64]]:
-    """Return mean, level, variance and lead bucket (from 0) of rows, [R] each."""
-    mean, level, variance = (
-        rows.column(name).to_numpy() for name in ("mean", "demand_level", "demand_variance")
-    )
-    return mean, level, variance, rows.column("lead_bucket").to_numpy().astype(np.int64) - 1
