@@ -320,7 +320,8 @@ def whatif(
     dict
         What the scenario is about; with what came of it, unless it is a preview.
     """
-    project, where = workspace.project, where or {}
+    project = workspace.project
+    where = {column: value for column, value in (where or {}).items() if value is not None}
     change = scenarios.parse(settings)
     with workspace.connect() as warehouse:
         planned = scenarios.plan(warehouse, project, change, where)

@@ -53,6 +53,18 @@ rivals as (
 
 ),
 
+-- How much of a promotion one of the series is, as `rivals` was measured: any discount is a whole one.
+intensities as (
+
+    select
+        series_id,
+        least(max(case when effect = 'discount' then 1 else typical_intensity end), 1) as intensity
+    from {{ ref('fct_promotion_response') }}
+    where effect in ('display', 'feature', 'discount')
+    group by 1
+
+),
+
 {% if is_planned -%}
 planned as (
 
@@ -89,7 +101,8 @@ based as (
         coalesce(dips.lost_variance, 0) * {{ (trendcast.dip_periods() / step) ** 2 }} as dip_variance,
         dips.lost is not null as is_dip_measured,
         rivals.log_effect as rivals_log_effect,
-        rivals.log_effect_std_error as rivals_std_error
+        rivals.log_effect_std_error as rivals_std_error,
+        intensities.intensity
     from steps
     inner join {{ ref('int_supply') }} as supply
         on steps.series_id = supply.series_id
@@ -105,6 +118,8 @@ based as (
         on steps.series_id = dips.series_id
     left join rivals
         on steps.series_id = rivals.series_id
+    left join intensities
+        on steps.series_id = intensities.series_id
     {% if is_planned %}
     left join planned
         on steps.series_id = planned.series_id and steps.step_ahead = planned.step_ahead
@@ -113,16 +128,28 @@ based as (
 
 ),
 
--- A rival of one promoted series sees 1 of its n - 1 rivals on promotion. What it gains from that counts for nothing.
-rivalled as (
+-- A rival of one promoted series sees 1 of its n - 1 rivals on promotion, as much as is typical of the category.
+celled as (
 
     select
         based.*,
-        base_units * greatest(unit_price - unit_cost, 0) as base_margin,
-        exp(rivals_log_effect / nullif(count(*) over {{ cell }} - 1, 0)) as rivals_factor,
-        rivals_std_error / nullif(count(*) over {{ cell }} - 1, 0) as rivals_factor_log_std,
-        count(rivals_log_effect) over {{ cell }} > 0 as is_rivals_measured
+        coalesce(cast(
+            avg(cast(intensity as {{ trendcast.type_fine() }})) over {{ cell }} as {{ trendcast.type_double() }}
+        ), 1) / nullif(count(*) over {{ cell }} - 1, 0) as share_promoted
     from based
+
+),
+
+-- What a rival gains counts for nothing.
+rivalled as (
+
+    select
+        celled.*,
+        base_units * greatest(unit_price - unit_cost, 0) as base_margin,
+        exp(rivals_log_effect * share_promoted) as rivals_factor,
+        rivals_std_error * share_promoted as rivals_factor_log_std,
+        count(rivals_log_effect) over {{ cell }} > 0 as is_rivals_measured
+    from celled
 
 ),
 
