@@ -39,18 +39,23 @@ ORDERS = """
 """
 
 
-def generated(
-    folder: Path, products: int, *, backtest: bool = False, **vars: Any
-) -> pipeline.Workspace:
-    """Return the workspace of such a shop after one run; the folder keeps it for the next call."""
+def made(folder: Path, products: int) -> Path:
+    """Return the warehouse with the orders of such a shop, made where there is none."""
     path = folder / "shop.duckdb"
-    os.environ["TRENDCAST_DUCKDB_PATH"] = str(path)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         config = {"storage_compatibility_version": "v1.0.0"}
         with duckdb.connect(path, config=config) as connection:
             connection.execute("create schema raw")
             connection.execute(f"create table raw.orders as {ORDERS.format(products=products)}")
+    return path
+
+
+def generated(
+    folder: Path, products: int, *, backtest: bool = False, **vars: Any
+) -> pipeline.Workspace:
+    """Return the workspace of such a shop after one run; the folder keeps it for the next call."""
+    os.environ["TRENDCAST_DUCKDB_PATH"] = str(made(folder, products))
     workspace = pipeline.Workspace.open(
         project_dir=REPO / "dbt_project",
         profiles_dir=REPO / "profiles",

@@ -67,6 +67,15 @@ REVIEWED = {
         "date",
         "column",
         "', '.join(counts)",
+        "typed[column]",
+        *("attributes['product_id']", "', '.join(ours)", "', '.join(theirs)"),
+        *(
+            "lines",
+            "products",
+            "catalogue",
+            "keys",
+            "grain",
+        ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
         "t",
@@ -77,8 +86,20 @@ REVIEWED = {
         "listed",
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
+    "doctor.py": {"relation", "text", "counts"},  # a source's relation, the mappings in the vars
     "features.py": {"condition"},  # made by portfolio.narrowed
-    "models/ridge.py": {"where"},  # made by _training_rows
+    "models/ridge.py": {
+        "_listed(pairs) or 'null'",
+        "among or 'false'",
+        "_listed(cutoffs)",
+        "_listed(leads)",  # whole numbers
+        "scaled",
+        "_scaled(c.name, c.unit)",
+        "_x(j)",  # quoted names, and our own
+        "_mean_and_spread(total)",
+        "_mean_and_spread(f'(demand_level * ({terms}))')",
+        "errors",  # sums of the columns above
+    },
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {
         *(

@@ -27,14 +27,22 @@ TYPES = {
     "discount": "decimal(18, 6)",
 }
 OVERRIDE = "If this is how the shop is, `trendcast run --no-data-checks` goes on."
+#: Vars that end a forecast's knowledge at a date of the past.
+PAST = ("cutoff", "as_of")
 PERIOD_DAYS = {"day": 1.0, "week": 7.0, "month": 30.44}
 
 
-def check_orders(warehouse: Warehouse, project: Project) -> None:
+def check_orders(warehouse: Warehouse, project: Project) -> dict[str, Any] | None:
     """Check the raw order lines in one pass, before dbt touches anything.
 
     Where the project stages its orders itself, nobody but it knows the raw tables: what came of them is checked after the
     build.
+
+    Returns
+    -------
+    dict or None
+        n_lines, first_at, last_at and, for each mapped column of `TYPES`, ``n_<column>`` and ``n_<column>_read``: how many
+        values there are and how many can be read. None where there is nothing to check yet.
 
     Raises
     ------
@@ -43,11 +51,11 @@ def check_orders(warehouse: Warehouse, project: Project) -> None:
         zero, or the history is not longer than the horizon.
     """
     if project.stages_orders_itself:
-        return
+        return None
     orders = project.orders
     if not warehouse.exists(orders):
         if project.orders_schema == DEMO_SCHEMA:
-            return  # dbt's first build loads the demo shop
+            return None  # dbt's first build loads the demo shop
         raise DataError(
             f"The order lines {orders} do not exist in the warehouse. Set the vars shop_schema and orders_table "
             "to where they are."
@@ -62,7 +70,7 @@ def check_orders(warehouse: Warehouse, project: Project) -> None:
     for column, expression in mapping.items():
         if expression is not None:  # null: the shop has no such column
             _check_column(warehouse, project, column, str(expression))
-    _check_content(warehouse, project)
+    return _check_content(warehouse, project)
 
 
 def _check_column(warehouse: Warehouse, project: Project, column: str, expression: str) -> None:
@@ -88,7 +96,7 @@ def _check_column(warehouse: Warehouse, project: Project, column: str, expressio
             )
 
 
-def _check_content(warehouse: Warehouse, project: Project) -> None:
+def _check_content(warehouse: Warehouse, project: Project) -> dict[str, Any]:
     """Check that dates span more than the horizon, and that no column is unreadable from top to bottom."""
     mapping, settings = project.settings.order_columns, project.settings
     typed = {column: str(mapping[column]) for column in TYPES if mapping.get(column)}
@@ -105,11 +113,10 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
     )
     in_time = f"case when {at} between {first} and {last} then {at} end"
     counts = [
-        f"count({expression}) as n_{column}, count({reads[column]}) as n_{column}_read, "
-        f"min(cast({expression} as varchar)) as example_{column}"
+        f"count({expression}) as n_{column}, count({reads[column]}) as n_{column}_read"
         for column, expression in typed.items()
     ]
-    row = warehouse.query(
+    row: dict[str, Any] = warehouse.query(
         f"""
         select
             count(*) as n_lines,
@@ -124,25 +131,30 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
     if n == 0:
         raise DataError(f"{project.orders} is empty: there are no order lines to forecast from.")
 
-    def none_of(column: str) -> str:
-        return f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders}"
+    def none_of(column: str, what: str) -> str:
+        example = warehouse.query(
+            f"select min(cast({typed[column]} as varchar)) as example from {project.orders}"
+        )
+        return (
+            f"None of the {n:,} values of order_columns.{column} ({mapping[column]}) in {project.orders} {what}; one is "
+            f"{example.column('example')[0].as_py()!r}."
+        )
 
     if row["first_at"] is None:
         raise DataError(
-            f"{none_of('ordered_at')} can be read as a date; one is {row['example_ordered_at']!r}. Valid: ISO 8601 "
+            f"{none_of('ordered_at', 'can be read as a date')} Valid: ISO 8601 "
             "like 2026-01-31 or 2026-01-31 12:00:00, or an SQL expression that parses yours, such as "
             "strptime(order_date, '%d.%m.%Y')."
         )
     if row["n_positive"] == 0:
         raise DataError(
-            f"{none_of('quantity')} is a number above zero; one is {row['example_quantity']!r}. "
-            "Correct the var order_columns."
+            f"{none_of('quantity', 'is a number above zero')} Correct the var order_columns."
         )
     for column in typed:
         if row[f"n_{column}"] and not row[f"n_{column}_read"]:
             raise DataError(
-                f"{none_of(column)} can be read as {TYPES[column]}; one is {row[f'example_{column}']!r}. Map a "
-                f"column or SQL expression of that type, or null if the shop has no {column}."
+                f"{none_of(column, f'can be read as {TYPES[column]}')} Map a column or "
+                f"SQL expression of that type, or null if the shop has no {column}."
             )
     days = (row["last_at"] - row["first_at"]).days + 1
     periods = int(days // PERIOD_DAYS[settings.grain])
@@ -152,6 +164,108 @@ def _check_content(warehouse: Warehouse, project: Project) -> None:
             f"span {row['first_at']:%Y-%m-%d} to {row['last_at']:%Y-%m-%d}, {periods} {settings.grain}s. "
             "Lower the var horizon, or load more history."
         )
+    return row
+
+
+def count_periods(
+    warehouse: Warehouse, project: Project, vars: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Count order lines by period and by series, in one pass over them.
+
+    Of a project that stages its orders itself the accepted lines are read, which must be built.
+
+    Parameters
+    ----------
+    vars
+        The value of every var.
+
+    Returns
+    -------
+    dict
+        first_d, last_d, n_periods (with lines), n_empty (without, between them), longest (periods from one with lines to the
+        next), gap_after (the period it begins with), days_apart (median), n_series, n_rows (of the panel: from each series'
+        first line to the end), until (the last date a line may have) and n_ahead: lines that are dated later.
+    """
+    settings = project.settings
+    catalogue = ""
+    if project.stages_orders_itself:
+        lines, date, key = project.relation("int_order_lines"), "order_date", ["series_id"]
+    else:
+        lines, date = project.orders, settings.order_date
+        products = project.sources.get("products")
+        attributes = vars["product_columns"] if products and warehouse.exists(products) else {}
+        key, theirs = list[str](), list[str]()
+        ours = [f"{settings.order_columns['product_id']} as product_id"]
+        for i, column in enumerate(settings.series_key):
+            mapped = settings.order_columns.get(column)
+            (ours if mapped else theirs).append(f"{mapped or attributes.get(column)} as key_{i}")
+            key.append(f"key_{i}")
+        if theirs and attributes:
+            catalogue = (
+                f"left join (select cast({attributes['product_id']} as varchar) as listed_id, {', '.join(theirs)} "
+                f"from {products}) as catalogue on cast(product_id as varchar) = listed_id"
+            )
+        elif theirs:  # no catalogue yet: products are the most series there can be
+            key = ["product_id"]
+        lines = f"(select {date} as order_date, {', '.join(ours)} from {lines})"
+    today = dt.datetime.now(ZoneInfo(settings.order_timezone or "UTC")).date()
+    until = min([today, *(dt.date.fromisoformat(str(vars[n])[:10]) for n in PAST if vars[n])])
+    keys = ", ".join(f"cast({column} as varchar)" for column in key)
+    grain = settings.grain
+    found: dict[str, Any] = warehouse.query(
+        f"""
+        with dated as (
+            select
+                cast(order_date as date) as d,
+                date_trunc('{grain}', cast(order_date as date)) as period,
+                row({keys}) as series,
+                order_date > ? as is_ahead
+            from {lines} as lines {catalogue}
+            where order_date >= cast(? as date)
+        ),
+        -- One pass: by period, by series, and all.
+        grouped as (
+            select
+                period,
+                grouping(period) as not_by_period,
+                grouping(series) as not_by_series,
+                min(d) filter (where not is_ahead) as first_d,
+                max(d) filter (where not is_ahead) as last_d,
+                count(*) filter (where is_ahead) as n_ahead
+            from dated
+            group by grouping sets ((period), (series), ())
+        ),
+        periods as (
+            select period, lag(period) over (order by period) as before
+            from grouped
+            where not_by_period = 0 and first_d is not null
+        ),
+        apart as (
+            select before, date_diff('{grain}', before, period) as steps, date_diff('day', before, period) as days
+            from periods
+        ),
+        whole as (
+            select * from grouped where not_by_period = 1 and not_by_series = 1
+        ),
+        begun as (
+            select first_d from grouped where not_by_series = 0 and first_d is not null
+        )
+        select
+            whole.first_d,
+            whole.last_d,
+            whole.n_ahead,
+            (select count(*) from periods) as n_periods,
+            (select coalesce(sum(steps - 1), 0)::bigint from apart) as n_empty,
+            (select max(steps) from apart) as longest,
+            (select cast(arg_max(before, steps) as date) from apart) as gap_after,
+            (select median(days) from apart) as days_apart,
+            (select count(*) from begun) as n_series,
+            (select sum(date_diff('{grain}', first_d, whole.last_d) + 1)::bigint from begun) as n_rows
+        from whole
+        """,
+        [until, vars["min_order_date"]],
+    ).to_pylist()[0]
+    return found | {"until": until}
 
 
 # --- Data contracts ---
@@ -204,8 +318,9 @@ def check_contracts(
         return {}, []  # the demo, which dbt's first build loads
     now = source_columns(warehouse, project)
     notes = [note for name in now for note in _schema_drift(name, now, before or {}, vars)]
-    _check_freshness(warehouse, project, vars)
-    _check_volume(warehouse, project, vars)
+    if vars["freshness_days"] is not None:
+        check_freshness(warehouse, project, vars)
+    check_volume(warehouse, project, vars)
     return now, notes
 
 
@@ -257,10 +372,16 @@ def _family(kind: str) -> str:
     return "NUMBER" if number else re.sub(r"_(NS|MS|S)$", "", name)
 
 
-def _check_freshness(warehouse: Warehouse, project: Project, vars: Mapping[str, Any]) -> None:
-    limit = vars["freshness_days"]
-    if limit is None or vars["cutoff"] or vars["as_of"]:
-        return  # a forecast from a date of the past is old on purpose
+def check_freshness(
+    warehouse: Warehouse, project: Project, vars: Mapping[str, Any]
+) -> tuple[str, dt.datetime | None]:
+    """Return which order column says how new the lines are, and its newest time.
+
+    Raises
+    ------
+    DataError
+        It is longer ago than the var freshness_days allows.
+    """
     mapping = project.settings.order_columns
     column = "loaded_at" if mapping.get("loaded_at") else "ordered_at"
     at = warehouse.safe_cast(str(mapping[column]), "timestamp")
@@ -271,18 +392,27 @@ def _check_freshness(warehouse: Warehouse, project: Project, vars: Mapping[str, 
         [now + dt.timedelta(days=1)],
     )
     newest_at = newest.column("newest")[0].as_py()
-    if newest_at is None or (now - newest_at).total_seconds() > limit * 86400:
+    limit = vars["freshness_days"]
+    if limit is None or vars["cutoff"] or vars["as_of"]:
+        return column, newest_at  # a forecast from a date of the past is old on purpose
+    if newest_at is None:
+        raise DataError(
+            f"No line of {project.orders} has a time up to now (order_columns.{column}), and the var freshness_days asks for "
+            f"one of the last {limit} days. {OVERRIDE}"
+        )
+    if (now - newest_at).total_seconds() > limit * 86400:
         raise DataError(
             f"The newest line of {project.orders} is of {newest_at:%Y-%m-%d %H:%M} (order_columns.{column}), "
             f"{(now - newest_at).days} days ago; the var freshness_days allows {limit}. Load the newer lines. "
             f"{OVERRIDE}"
         )
+    return column, newest_at
 
 
-def _check_volume(warehouse: Warehouse, project: Project, vars: Mapping[str, Any]) -> None:
+def check_volume(warehouse: Warehouse, project: Project, vars: Mapping[str, Any]) -> None:
     """Compare the lines of the last whole day with those usual on its weekday."""
     last = last_whole_day(project.settings.order_timezone)
-    for name in ("cutoff", "as_of"):
+    for name in PAST:
         if vars[name]:
             last = min(last, dt.date.fromisoformat(str(vars[name])[:10]))
     date = project.settings.order_date

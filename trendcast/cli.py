@@ -376,7 +376,7 @@ def _unopened(**given: Any) -> dict[str, Any]:
     failed=lambda checks: any(check["status"] == "fail" for check in checks),
 )
 def doctor(where: dict[str, Any]) -> Any:
-    """Check versions, profile, warehouse, orders, ledger and model files; a remedy beside each finding."""
+    """Check versions, profile, warehouse, orders, gaps, memory, runs and model files; a remedy beside each finding."""
     from trendcast.doctor import examine
 
     return examine(**where)

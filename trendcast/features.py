@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,15 @@ class Features:
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make a small table readable under ``name`` in later queries."""
         self._warehouse.lookup(name, rows)
+
+    @contextmanager
+    def kept(self, name: str, sql: str) -> Iterator[None]:
+        """Keep the rows of a query under ``name`` for the queries inside; on this connection only."""
+        self._warehouse.execute(f"create or replace temporary table {quote(name)} as {sql}")
+        try:
+            yield
+        finally:
+            self._warehouse.execute(f"drop table if exists {quote(name)}")
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""

@@ -167,14 +167,23 @@ def test_a_large_panel_is_thinned_evenly(
     features = features_on(arrays)
     features.__dict__["n_series"] = 12
     monkeypatch.setattr(FakeProject.settings, "train_rows", 12 * 76 * HORIZON // 10)
-    where, parameters = ridge._training_rows(features, LAST_T - 1)
+    sampled = ridge._training_pairs(features, LAST_T - 1)
+    pairs = [(cutoff, lead) for cutoff, leads in sampled.items() for lead in leads]
     # A tenth is wanted; 11 is the next number without a factor in common with twice the stride and the season.
-    assert parameters[-1] == 11
-    for part, values in ("lead", HORIZON), ("target_t % 7", 7), ("cutoff_t % 7", 7):
-        sql = f"select count(*) as n from ftr_design where {where} group by {part}"
-        counts = features.query(sql, parameters).column("n").to_pylist()
+    assert {(cutoff + 2 * lead) % 11 for cutoff, lead in pairs} == {0}
+    assert all(cutoff + lead <= LAST_T - 1 and lead <= HORIZON for cutoff, lead in pairs)
+    assert min(cutoff for cutoff, _ in pairs) >= LAST_T - 1 - 150
+    for part, values in (
+        ([lead for _, lead in pairs], HORIZON),
+        ([(cutoff + lead) % 7 for cutoff, lead in pairs], 7),
+        ([cutoff % 7 for cutoff, _ in pairs], 7),
+    ):
+        counts = np.unique(part, return_counts=True)[1]
         assert len(counts) == values
-        assert max(counts) <= 2 * min(counts)
+        assert counts.max() <= 2 * counts.min()
+    features.project.columns = COLUMNS
+    sql = ridge._training_rows(features, COLUMNS, LAST_T - 1, LAST_T - 20)
+    assert len(features.query(sql)) == 12 * len(pairs)
 
 
 def test_recovers_the_rule_behind_the_data(fitted: ridge.Ridge) -> None:

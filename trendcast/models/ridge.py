@@ -29,7 +29,7 @@ from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 FORMAT = 1
+ROWS = "ridge_rows"  # a temporary table of what is learnt from
 # Relative to the unit diagonal of the correlations.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FRACTION = 2**16  # resolution of the fixed-point design matrix
@@ -113,8 +114,17 @@ class Ridge:
         """
         columns = features.project.design_columns
         held_out_t = self._held_out(features, end_t)
+        progress("rows")
+        with features.kept(ROWS, _training_rows(features, columns, end_t, held_out_t)):
+            self._fit = self._learn(features, columns, progress)
+
+    @staticmethod
+    def _learn(
+        features: Features, columns: Sequence[Column], progress: Callable[[str], None]
+    ) -> Fit:
+        """Solve on all the rows kept; measure errors with what the earlier part alone taught."""
         progress("sums")
-        gram = _gram(features, columns, end_t, held_out_t)
+        gram = _gram(features, columns)
         buckets, early = [], []
         for lead_bucket, train, held_out in gram:
             penalty = _choose_penalty(train, held_out)
@@ -128,9 +138,7 @@ class Ridge:
             errors={},
         )
         progress("errors")
-        # Errors are measured with what the earlier part alone taught.
-        errors = _error_quantiles(features, early_fit, end_t, held_out_t)
-        self._fit = replace(early_fit, buckets=buckets, errors=errors)
+        return replace(early_fit, buckets=buckets, errors=_error_quantiles(features, early_fit))
 
     @staticmethod
     def _held_out(features: Features, end_t: int) -> int:
@@ -256,6 +264,10 @@ def _beta(j: int) -> str:
     return f"beta_{j}"
 
 
+def _x(j: int) -> str:
+    return f"x{j}"
+
+
 def _part(i: int) -> str:
     return f"part_{i}"
 
@@ -273,8 +285,8 @@ def _level_class(level: str) -> str:
     return f"cast(least(greatest(floor(ln({level}) / ln(2.0)), {LEVEL_CLASSES[0]}), {LEVEL_CLASSES[-1]}) as integer)"
 
 
-def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
-    """SQL that scores the design matrix; ``part_i`` are the components' contributions to ``raw_mean``."""
+def _scores(features: Features, fit: Fit) -> str:
+    """SQL that scores the design matrix at a cutoff; ``part_i`` are the components' contributions to ``raw_mean``."""
     components = fit.component_names
     terms: dict[str, list[str]] = {component: [] for component in components}
     terms["level"].append("intercept")
@@ -289,79 +301,112 @@ def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
         select
             parts.*,
             {total} as raw_mean,
-            greatest(0, {total}) as mean,
-            sqrt(demand_variance * greatest({total} / demand_level, 0.1)) as spread,
-            {_level_class("demand_level")} as level_class
+            {_mean_and_spread(total)}
         from (
             select
-                series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, target, demand_level,
-                demand_variance,
+                series_id, cutoff, target_date, lead, design.lead_bucket, demand_level, demand_variance,
                 {parts}
             from {features.relation("ftr_design")} as design
             inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
-            where {where}
+            where cutoff_t = ?
         ) as parts
     """
 
 
-def _training_rows(features: Features, end_t: int) -> tuple[str, list[int]]:
-    """Condition on the design matrix (with its parameters): sampled cutoffs, targets up to ``end_t``.
+def _mean_and_spread(total: str) -> str:
+    """SQL of what a forecast and its errors share, given the sum of its parts."""
+    return f"""
+        greatest(0, {total}) as mean,
+        sqrt(demand_variance * greatest({total} / demand_level, 0.1)) as spread,
+        {_level_class("demand_level")} as level_class
+    """
+
+
+def _training_rows(
+    features: Features, columns: Sequence[Column], end_t: int, held_out_t: int
+) -> str:
+    """SQL of the rows to learn from: the design matrix at sampled cutoffs, with targets up to ``end_t``.
+
+    Which pairs of a cutoff and a lead they are is spelt out, for a comparison with constants is pushed below the joins
+    of the view; arithmetic, which might overflow, is not.
+    """
+    pairs = _training_pairs(features, end_t)
+    by_leads: dict[tuple[int, ...], list[int]] = {}
+    for cutoff, leads in pairs.items():
+        by_leads.setdefault(leads, []).append(cutoff)
+    among = " or ".join(
+        f"(cutoff_t in ({_listed(cutoffs)}) and lead in ({_listed(leads)}))"
+        for leads, cutoffs in by_leads.items()
+    )
+    # Single precision is finer than the fixed point the sums are made in, but for a few large ratios.
+    scaled = ", ".join(
+        f"cast({_scaled(c.name, c.unit)} as float) as {_x(j)}" for j, c in enumerate(columns)
+    )
+    return f"""
+        select
+            lead_bucket, target_t > {held_out_t} as is_held_out, target, demand_level, demand_variance, {scaled}
+        from {features.relation("ftr_design")}
+        where target is not null and cutoff_t in ({_listed(pairs) or "null"}) and ({among or "false"})
+    """
+
+
+def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]]:
+    """Return the leads to learn from at each sampled cutoff, with targets up to ``end_t``.
 
     Of a large panel only every so many-th pair of cutoff and lead is used, so that time does not grow with it.
     """
     settings = features.settings
-    stride, season = settings.train_stride, settings.season_length
+    stride, season, horizon = settings.train_stride, settings.season_length, settings.horizon
     first = max(features.first_t, end_t - settings.train_periods)
-    n_rows = features.n_series * ((end_t - first) // stride + 1) * settings.horizon
+    n_rows = features.n_series * ((end_t - first) // stride + 1) * horizon
     every = -(-n_rows // settings.train_rows)
     # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
     while every > 1 and math.gcd(every, 2 * stride * season) > 1:
         every += 1
-    return (
-        "target is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0 "
-        "and mod(cutoff_t + 2 * lead, ?) = 0",
-        [end_t, first, end_t, stride, every],
-    )
+    pairs = {
+        cutoff: tuple(
+            lead
+            for lead in range(1, min(horizon, end_t - cutoff) + 1)
+            if (cutoff + 2 * lead) % every == 0
+        )
+        for cutoff in range(end_t - (end_t - first) // stride * stride, end_t, stride)
+    }
+    return {cutoff: leads for cutoff, leads in pairs.items() if leads}
 
 
-def _gram(
-    features: Features, columns: Sequence[Column], end_t: int, held_out_t: int
-) -> list[tuple[int, Array, Array]]:
-    """Sufficient statistics per lead bucket, for targets up to ``held_out_t`` and after it.
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Array, Array]]:
+    """Sufficient statistics per lead bucket, of the rows not held out and of those that are.
 
     Returns
     -------
     list of (lead bucket, train [P + 2, P + 2], held out [P + 2, P + 2])
         Moments of (1, features, target), weighted by the level.
     """
-    where, parameters = _training_rows(features, end_t)
-    scale = _weight_scale(features, where, parameters)
-    expressions = ["1.0", *(_scaled(c.name, c.unit) for c in columns), "target / demand_level"]
+    scale = _weight_scale(features)
+    expressions = ["1.0", *(_x(j) for j in range(len(columns))), "target / demand_level"]
     p = len(expressions)
 
     def entry(i: int) -> str:
         value = f"({expressions[i]}) * sqrt(demand_level / {scale!r})"
         bounded = f"least(greatest({value}, -{ENTRY_LIMIT}), {ENTRY_LIMIT})"
-        return f"cast(round({bounded} * {FRACTION}) as bigint) as x{i}"
+        return f"cast(round({bounded} * {FRACTION}) as bigint) as e{i}"
 
     pairs = [(i, j) for i in range(p) for j in range(i, p)]
-    sums = ",\n".join(f"cast(sum(x{i} * x{j}) as double) as s{i}_{j}" for i, j in pairs)
+    sums = ",\n".join(f"cast(sum(e{i} * e{j}) as double) as s{i}_{j}" for i, j in pairs)
     table = features.query(
         f"""
-        with design as (
-            select
-                lead_bucket,
-                target_t > ? as is_held_out,
-                {", ".join(entry(i) for i in range(p))}
-            from {features.relation("ftr_design")}
-            where {where}
+        with entries as (
+            select lead_bucket, is_held_out, {", ".join(entry(i) for i in range(p))} from {ROWS}
         )
         select lead_bucket, is_held_out, {sums}
-        from design
+        from entries
         group by lead_bucket, is_held_out
         order by lead_bucket, is_held_out
-        """,
-        [held_out_t, *parameters],
+        """
     )
     moments: dict[int, list[Array]] = {}
     for row in table.to_pylist():
@@ -374,22 +419,16 @@ def _gram(
     wanted = -(-features.settings.horizon // features.settings.lead_bucket)
     if len(usable) < wanted:
         raise DataError(
-            f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train a "
-            f"regression {features.settings.horizon} periods ahead (it needs pairs of a cutoff and a target that "
-            "far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
+            f"The history up to the cutoff is too short to train a regression {features.settings.horizon} periods ahead (it "
+            "needs pairs of a cutoff and a target that far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
         )
     return usable
 
 
-def _weight_scale(features: Features, where: str, parameters: Sequence[int]) -> float:
+def _weight_scale(features: Features) -> float:
     """Return the power of two nearest to the mean level, to keep weights around one."""
-    level = (
-        features.query(
-            f"select avg(demand_level) as level from {features.relation('ftr_design')} where {where}",
-            parameters,
-        )
-        .column("level")[0]
-        .as_py()
+    (level,) = (
+        features.query(f"select avg(demand_level) as level from {ROWS}").column("level").to_pylist()
     )
     return float(2.0 ** round(np.log2(level))) if level else 1.0
 
@@ -490,23 +529,24 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 # --- The spread ---
 
 
-def _error_quantiles(
-    features: Features, fit: Fit, end_t: int, held_out_t: int
-) -> dict[str, list[float]]:
-    """Quantiles of (target - mean) / spread on the later targets, by lead bucket and level class.
+def _error_quantiles(features: Features, fit: Fit) -> dict[str, list[float]]:
+    """Quantiles of (target - mean) / spread on the rows held out, by lead bucket and level class.
 
     A level class with few errors of its own is pooled with its neighbours, no wider than it has to be.
     """
     _lend_coefficients(features, fit)
-    where, parameters = _training_rows(features, end_t)
+    terms = " + ".join(["intercept", *(f"{_beta(j)} * {_x(j)}" for j in range(len(fit.features)))])
     errors = f"""
         select lead_bucket, level_class, (target - mean) / spread as error
-        from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
+        from (
+            select kept.lead_bucket, target, {_mean_and_spread(f"(demand_level * ({terms}))")}
+            from {ROWS} as kept
+            inner join ridge_coefficients as coefficients on kept.lead_bucket = coefficients.lead_bucket
+            where is_held_out
+        ) as scored
     """
-    parameters = [*parameters, held_out_t]
     counts = features.query(
-        f"select lead_bucket, level_class, count(*) as n from ({errors}) as errors group by lead_bucket, level_class",
-        parameters,
+        f"select lead_bucket, level_class, count(*) as n from ({errors}) as errors group by lead_bucket, level_class"
     ).to_pylist()
     features.lookup("ridge_pools", _pools(fit, counts))
     aggregates = ", ".join(
@@ -522,8 +562,7 @@ def _error_quantiles(
             and errors.level_class between pools.level_class - pools.radius and pools.level_class + pools.radius
         group by pools.lead_bucket, pools.level_class
         order by pools.lead_bucket, pools.level_class
-        """,
-        parameters,
+        """
     ).to_pylist()
     return {
         f"{row['lead_bucket']}:{row['level_class']}": [float(row[name]) for name in QUANTILE_NAMES]

@@ -61,6 +61,9 @@ class Warehouse(Protocol):
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
 
+    def about(self) -> dict[str, Any]:
+        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes."""
+
     def close(self) -> None:
         """Let go of the warehouse and its lock."""
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+
+
 class DuckDBWarehouse:
     """A DuckDB file opened with the settings of its dbt profile."""
 
@@ -129,6 +132,19 @@ class DuckDBWarehouse:
             f"from {relation}"
         ).to_pylist()[0]
         return hashlib.sha256(f"{rows['n']}:{rows['x']}:{rows['s']}".encode()).hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes."""
+        (row,) = self.query(
+            "select tags['storage_version'] as version, current_setting('memory_limit') as memory "
+            "from duckdb_databases() where database_name = current_database()"
+        ).to_pylist()
+        version = re.match(r"v[\d.]+", row["version"] or "")
+        amount, unit = row["memory"].split()
+        return {
+            "storage_version": version[0] if version else None,
+            "memory_limit": int(float(amount) * _UNITS[unit]),
+        }
 
     def close(self) -> None:
         """Let go of the file and its lock."""
