@@ -239,6 +239,19 @@ class Session:
             {"series_id": series},
         )
 
+    def explanations(self, series: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return what the forecast in force is made of: series_id, target_date, model, component and contribution.
+
+        Contributions are in units of the measure and add up to the mean. A forecast that its model cannot explain has no rows.
+        """
+        parts = self._mart("fct_forecast_explanations")
+        return self._frame(
+            f"select series_id, target_date, model, component, contribution from {parts} "
+            "where :narrowed order by series_id, target_date, component",
+            self._mart("fct_forecasts"),
+            {"series_id": series},
+        )
+
     def accuracy(self, by: str | Iterable[str] = ()) -> pd.DataFrame:
         """Return each model's errors and coverage in the latest backtest, the best first.
 

@@ -111,7 +111,7 @@ class LSTMConfig:
     validation_cutoffs: int = 2
     refit: str = "continue"
     n_seeds: int = 1
-    explain_rows: int = 20_000
+    explain_rows: int = 200_000
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
