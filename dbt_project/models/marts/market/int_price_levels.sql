@@ -115,7 +115,8 @@ spread as (
 
     select
         fold,
-        sum(squares) / sum(n_changes) as variance
+        cast(sum(cast(squares as {{ trendcast.type_fine() }})) as {{ trendcast.type_double() }}) / sum(n_changes)
+            as variance
     from errors
     group by 1
 

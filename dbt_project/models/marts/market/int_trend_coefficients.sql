@@ -27,7 +27,7 @@ older as (
 ),
 
 {{ trendcast.logistic_regression(
-    'older', ['fold', 'direction'], regressors, 'came_true', offset='log_odds', prior_std=0.5) }}
+    'older', ['fold', 'direction'], regressors, 'came_true', rounds=5, offset='log_odds', prior_std=0.5) }}
 
 select
     fold,
