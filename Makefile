@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint dbt-test docs lock sbom clean help
+.PHONY: demo test test-slow lint dbt-test check-integrations docs lock sbom clean help
 
 help:
 	@echo "make demo       install and run the main job on the demo shop (about 5 minutes the first time)"
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
+	@echo "make check-integrations  older DuckDB clients, MetricFlow, Superset, Airflow, Dagster; half an hour, 5 GB"
 	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
 	@echo "make sbom       dist/trendcast.cdx.json: what a release is made of (CycloneDX), with licences"
@@ -50,6 +51,11 @@ test: lint dbt-test
 
 test-slow: $(STAMP)
 	@$(PYTEST) -m slow
+
+# Each tool in an environment of its own; what is installed in INTEGRATIONS stays for the next time.
+INTEGRATIONS ?= build/integrations
+check-integrations: $(STAMP)
+	@$(BIN)/python scripts/check_integrations.py $(INTEGRATIONS)
 
 # The site opens from the folder. dbt's page needs no warehouse with data in it, only one with the tables.
 docs: export TRENDCAST_DUCKDB_PATH = $(VENV)/docs.duckdb

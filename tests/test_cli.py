@@ -30,8 +30,8 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
-    *("demo", "init", "run", "train", "forecast", "backtest", "customers", "runs", "doctor"),
-    *("audit", "reproduce", "publish", "report"),
+    *("demo", "init", "run", "train", "forecast", "backtest", "customers", "whatif", "runs"),
+    *("doctor", "audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
@@ -60,6 +60,7 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     done = trendcast(command, "--help")
     assert done.returncode == 0
     assert f"Example: trendcast {command}" in " ".join(done.stdout.split())
+    assert "--json" in done.stdout
     assert ("--vars" in done.stdout) == (command != "init")  # which writes the project they go to
 
 

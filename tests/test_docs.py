@@ -1,6 +1,6 @@
 """The docs do what they say: every block of commands and Python runs, in order, on the demo; links and pages are whole.
 
-A block that cannot run there has `<!-- not run: reason -->` above it, and is listed below.
+A block that cannot run there has `<!-- not run: reason -->` above it, and is listed below with the test or script that runs it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ RUN = (
 )
 NOT_RUN = {
     "README: make demo": "they install, and the second one runs the tests that would run this",
-    "metrics: cd dbt_project": "MetricFlow is no dependency; it is installed aside, see below",
-    "README: dbt deps": "needs the project above; tests/test_second_project.py installs such a one both ways and runs it",
     "tutorial: make demo": "installs into the clone; the test has trendcast installed and runs what follows",
+    "README: dbt deps": "needs the project above; tests/test_second_project.py runs these two lines in such a one",
+    "metrics: cd dbt_project": "MetricFlow is no dependency; `make check-integrations` installs it aside and runs this",
 }
 _BLOCK = re.compile(
     r"(?m)^(?:[ ]*<!-- not run: (?P<reason>.*?) -->\n)?(?P<indent>[ ]*)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
@@ -70,6 +70,49 @@ def blocks(page: Path) -> list[Block]:
 def test_what_is_not_run_is_listed() -> None:
     marked = {b.name: b.reason for page in PAGES for b in blocks(page) if b.reason}
     assert marked == NOT_RUN
+
+
+def module(name: str):
+    """Import a script."""
+    spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def not_run(name: str) -> Block:
+    """Return a block that is not run here."""
+    (block,) = [b for page in PAGES for b in blocks(page) if b.name == name and b.reason]
+    return block
+
+
+def test_make_has_what_the_docs_call() -> None:
+    """Without doing it: what make would do, which is to install and call what is tested elsewhere."""
+    lines = [
+        line
+        for page in ("README", "tutorial")
+        for line in not_run(f"{page}: make demo").text.splitlines()
+    ]
+    told = subprocess.run(
+        ["bash", "-euc", "\n".join(line.replace("make ", "make -n ", 1) for line in lines)],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("/trendcast demo") == 2
+    for part in ("ruff check", "mypy", "sqlfluff lint", "dbt --quiet build", "pytest -n 2"):
+        assert part in told.stdout
+    makefile = (REPO / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"`make ([a-z-]+)`", page.read_text()):
+            assert re.search(rf"(?m)^{target}:", makefile), f"{page.name}: make {target}"
+
+
+def test_a_script_runs_the_block_of_metricflow() -> None:
+    script = module("check_integrations")
+    assert script.metrics_commands().strip() == not_run("metrics: cd dbt_project").text
 
 
 def test_every_block_that_can_run_is_on_a_page_that_is_run() -> None:
@@ -114,10 +157,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hook():
-    spec = importlib.util.spec_from_file_location("docs_hook", REPO / "scripts" / "docs_hook.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("docs_hook")
 
 
 def test_the_reference_has_every_command_and_option(hook) -> None:

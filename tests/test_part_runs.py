@@ -152,6 +152,7 @@ def test_what_reads_the_forecast_reads_it_by_series(shop: Shop) -> None:
         (["forecast", "--series", "location_id=onli"], "Unknown value of location_id 'onli'. Did you mean 'only'?"),
         (["forecast", "--series", "onli"], "Unknown series 'onli'. Did you mean 'only'?"),
         (["run", "--series", "location_id=only"], "add --no-train"),
+        (["run", "--select", "location_id=only"], "add --no-train"),
         (["run", "--no-train", "--resume"], "Only a run that trains can be resumed"),
     ],
 )  # fmt: skip

@@ -36,6 +36,17 @@ WEEKS = """
         3.5 * (i % 6) + i % 4 as sales
     from range(900) as numbers(i)
 """
+# Decimal commas, umlauts, quotes, spaces and words that SQL keeps for itself.
+GERMAN = """
+    select
+        strftime(date '2021-01-04' + interval (i // 6) week, '%d.%m.%Y') as "Bestelldatum",
+        'Käse, "' || (i % 6) || '"' as "Artikel ""Nr"" (neu)",
+        case when i % 100 = 0 then '1.000,50' else (i % 6 + 1) || ',5' end as "Menge (Stück)",
+        '€ ' || (2 + i % 6) || ',25' as "Preis",
+        'Straße ' || i % 3 as "select",
+        'R-' || i // 2 as "Beleg-Nr."
+    from range(900) as numbers(i)
+"""
 
 
 def csv(path: Path, sql: str, options: str = "header") -> Path:
@@ -71,6 +82,74 @@ def test_a_panel_of_weeks_with_german_dates_and_semicolons(tmp_path: Path) -> No
         "location_id": '"store_nbr"',
     }
     assert (found["grain"], found["horizon"]) == ("week", 8)
+
+
+def test_a_german_csv_with_decimal_commas_and_hostile_names(tmp_path: Path) -> None:
+    path = csv(tmp_path / "Verkäufe.csv", GERMAN, "header, delimiter ';'")
+    guess = scaffold.propose([path], {})
+    columns = guess.vars["order_columns"]
+    assert columns["product_id"] == '"Artikel ""Nr"" (neu)"'
+    assert columns["ordered_at"] == "try_strptime(cast(\"Bestelldatum\" as varchar), '%d.%m.%Y')"
+    assert columns["order_id"] == '"Beleg-Nr."'
+    assert guess.vars["grain"] == "week"
+    (read,) = duckdb.sql(
+        f"select sum(cast({columns['quantity']} as double)), sum({columns['revenue']}) from ({guess.orders.reads})"
+    ).fetchall()
+    quantities = [1000.5 if i % 100 == 0 else i % 6 + 1.5 for i in range(900)]
+    assert read == (sum(quantities), sum(q * (2.25 + i % 6) for i, q in enumerate(quantities)))
+    # The same, written by an old spreadsheet; and a column the user names is read in the same way.
+    old = tmp_path / "alt.csv"
+    old.write_bytes(path.read_text().replace("€", "EUR").encode("latin-1"))
+    assert scaffold.propose([old], {}).vars["order_columns"] == columns
+    assert (
+        proposed(path, quantity="menge (stück)")["order_columns"]["quantity"] == columns["quantity"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        (["1,234.50", "2", "3"], 1234.5),
+        (["1.234,50", "2", "3"], 1234.5),
+        (["$ 1,234", "$2", "$3"], 1234.0),
+        (["-0,5 EUR", "2 EUR", "3 EUR"], -0.5),
+    ],
+)
+def test_numbers_as_people_write_them(tmp_path: Path, values: list[str], first: float) -> None:
+    rows = ", ".join(f"(date '2024-01-01' + {i}, 'p', '{v}')" for i, v in enumerate(values))
+    path = csv(
+        tmp_path / "o.csv",
+        f"select * from (values {rows}) as t(day, sku, qty)",
+        "header, delimiter ';'",
+    )
+    guess = scaffold.propose([path], {})
+    (read,) = duckdb.sql(
+        f"select list(try_cast({guess.vars['order_columns']['quantity']} as double)) from ({guess.orders.reads})"
+    ).fetchall()
+    assert read[0] == [first, 2, 3]
+
+
+def test_dates_and_quantities_alone_are_one_series(tmp_path: Path) -> None:
+    sql = "select date '2024-01-01' + cast(i as int) as date, 5 + i % 7 as quantity from range(99) as n(i)"
+    found = proposed(csv(tmp_path / "total.csv", sql))
+    assert found["order_columns"]["product_id"] == "'all'"
+    # But where a column may be the product, it is asked for.
+    path = csv(
+        tmp_path / "which.csv", sql.replace("as quantity", "as quantity, 'c' || i % 4 as colour")
+    )
+    with pytest.raises(DataError, match="--map product_id=COLUMN"):
+        proposed(path)
+    assert proposed(path, product_id="colour")["order_columns"]["product_id"] == '"colour"'
+
+
+def test_files_that_are_parts_of_one_table(tmp_path: Path) -> None:
+    for month in range(3):
+        rows = f"select date '2024-01-01' + cast(i as int) as sold_on, 'p' || i % 4 as sku, 1 as units from range({40 * month}, {40 * month + 40}) as n(i)"
+        csv(tmp_path / f"sales_2024_0{month + 1}.parquet", rows, "format parquet")
+    csv(tmp_path / "items.csv", "select 'p' || i as sku, 'c' as category from range(4) as n(i)")
+    guess = scaffold.propose([tmp_path], {})
+    assert (guess.orders.name, guess.orders.rows) == ("sales", 120)
+    assert guess.products is not None and guess.products.name == "items"
 
 
 def test_a_warehouse_with_a_catalogue(tmp_path: Path) -> None:
@@ -159,6 +238,9 @@ def test_what_cannot_be_guessed_is_asked_for(
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("date,sku,qty\n")
+    with pytest.raises(DataError, match="no rows in empty"):
+        scaffold.propose([tmp_path / "empty.csv"], {})
     with pytest.raises(UsageError, match="There is no file"):
         scaffold.propose([tmp_path / "none.csv"], {})
     (tmp_path / "a.xlsx").write_text("")
@@ -195,7 +277,7 @@ def test_nothing_is_written_unasked_and_nothing_overwritten(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "options", "grain"),
-    [(INVOICES, "header", "day"), (WEEKS, "header, delimiter ';'", "week")],
+    [(INVOICES, "header", "day"), (GERMAN, "header, delimiter ';'", "week")],
 )
 def test_from_a_csv_to_forecasts_in_two_commands(
     tmp_path: Path, sql: str, options: str, grain: str

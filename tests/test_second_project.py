@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPO, Shop
+from tests.test_docs import not_run
 
 # One run of a project of its own serves all of them.
 pytestmark = pytest.mark.slow
@@ -71,21 +73,27 @@ def sell(path: Path) -> None:
         )
 
 
-def installed(folder: Path, package: dict[str, Any]) -> Own:
-    """A copy of the project with the package installed by `dbt deps`."""
+def opened(folder: Path, package: dict[str, Any]) -> Own:
+    """A copy of the project that names the package, and its till."""
     shutil.copytree(PROJECT, folder)
     (folder / "packages.yml").write_text(yaml.safe_dump({"packages": [package]}))
     own = Own(folder)
     sell(own.path)
-    done = own.dbt("deps")
-    assert done.returncode == 0, done.stderr or done.stdout
     return own
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    made = installed(tmp_path_factory.mktemp("own") / "tea", {"local": str(REPO / "dbt_project")})
-    done = made.run("run")
+    """The project after the two commands of the README."""
+    made = opened(tmp_path_factory.mktemp("own") / "tea", {"local": str(REPO / "dbt_project")})
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", not_run("README: dbt deps").text],
+        env=made.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=made.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr or done.stdout
     return made
 
@@ -116,6 +124,20 @@ def test_models_of_the_project_stand_on_the_forecasts(own: Own) -> None:
         ("green", 'West "room"'),
     ]
     assert all(row["grams"] > 0 for row in rows)
+
+
+def test_forecasts_of_another_maker_are_tested(own: Own) -> None:
+    done = own.dbt(
+        "build", "--select", "their_forecasts", "their_totals", "--indirect-selection", "cautious"
+    )
+    assert done.returncode == 0, done.stderr or done.stdout
+    done = own.dbt("build", "--select", "their_mistakes")
+    assert done.returncode == 1
+    for test in (
+        *("forecast_beats_baseline", "coverage_in_tolerance", "horizon_complete"),
+        *("quantiles_ordered", "levels_coherent", "non_negative"),
+    ):
+        assert f"Failure in test trendcast_{test}_their_mistakes" in done.stdout
 
 
 def test_marts_that_are_off_are_not_built(own: Own) -> None:
@@ -155,7 +177,9 @@ def test_installed_from_git(tmp_path: Path) -> None:
     git("add", "-A")
     git("commit", "-m", "package")
     package = {"git": source.as_uri(), "subdirectory": "dbt_project", "revision": "main"}
-    own = installed(tmp_path / "tea", package)
+    own = opened(tmp_path / "tea", package)
+    done = own.dbt("deps")
+    assert done.returncode == 0, done.stderr or done.stdout
     done = own.dbt("ls", "--resource-type", "model", "--output", "name")
     assert done.returncode == 0, done.stderr or done.stdout
     names = done.stdout.split()

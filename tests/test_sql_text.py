@@ -35,6 +35,7 @@ SAFE_CALLS = {
         "_part",
         "_level_class",
         "entry",
+        "_reader",
     ),
 }
 # Functions that put together what they are given, or turn whatever they get into a number.
@@ -78,11 +79,9 @@ REVIEWED = {
         ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
-        "t",
         "column",
         "j",
         "among",
-        "where",
         "listed",
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
@@ -96,9 +95,7 @@ REVIEWED = {
         "scaled",
         "_scaled(c.name, c.unit)",
         "_x(j)",  # quoted names, and our own
-        "_mean_and_spread(total)",
-        "_mean_and_spread(f'(demand_level * ({terms}))')",
-        "errors",  # sums of the columns above
+        "terms",  # sums of our own names
     },
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {

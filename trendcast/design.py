@@ -1,8 +1,8 @@
 """Sampled rows of the design matrix, (series, cutoff, lead), gathered from the feature tables by position.
 
-The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins over all leads. What is known at a cutoff is the same for every lead, so the view is asked for one
-lead of each cutoff only; the rest comes from the tables by period, without a join or a sort, each into one contiguous
-array. Rows are then put together by index, so memory is that of the sample and not of the joins.
+The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins over all leads. What is known at a
+cutoff is the same for every lead and is read once; the rest comes from the tables by period, without a join or a sort,
+each into one contiguous array. Rows are then put together by index, so memory is that of the sample and not of the joins.
 
 Shapes: N series, R rows, F features.
 """
@@ -131,11 +131,9 @@ class Design:
         seasons = sorted({c + int(s) for c in cutoffs for s in self._steps})
         targets = sorted({c + h for c in cutoffs for h in range(1, self.horizon + 1)})
         self._at = self._block(
-            "ftr_design",
+            "ftr_cutoff",
             [quote(LEVEL), quote(VARIANCE), *(quote(c.name) for c in self.history)],
             cutoffs,
-            t="cutoff_t",
-            where=" and feature.lead = 1",
         )
         self._season = self._block("ftr_history", [quote(c.name) for c in self.season], seasons)
         self._known = self._block("ftr_known", [quote(c.name) for c in self.by_series], targets)
@@ -264,8 +262,6 @@ class Design:
         periods: Sequence[int],
         *,
         by_date: bool = False,
-        t: str = "t",
-        where: str = "",
     ) -> _Block:
         """Read some periods of a feature table, in batches, into one array."""
         features = self._features
@@ -283,11 +279,11 @@ class Design:
         if not by_date:
             joined += " inner join design_series on feature.series_id = design_series.series_id"
             code = "design_series.code"
-        rows_of = f"from {joined} where feature.{t} in ({among}){where}"
+        rows_of = f"from {joined} where feature.t in ({among})"
         (count,) = features.query(f"select count(*) as n {rows_of}").column("n").to_pylist()
         values = np.empty((count, len(columns)), np.float32)
         row = 0
-        for batch in features.batches(f"select {code} as code, feature.{t}, {listed} {rows_of}"):
+        for batch in features.batches(f"select {code} as code, feature.t, {listed} {rows_of}"):
             rows = slice(row, row + len(batch))
             for j in range(len(columns)):
                 values[rows, j] = _floats(batch.column(2 + j))

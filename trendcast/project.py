@@ -24,7 +24,7 @@ PACKAGE = "trendcast"
 PACKAGED_PROJECT = Path(__file__).parent / "_project"
 FEATURE_MODELS = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
-    *("ftr_category", "ftr_design"),
+    *("ftr_category", "ftr_cutoff", "ftr_design"),
 )
 MARTS_TAG = "trendcast_marts"
 DESIGN_ROLES = ("history", "season", "known")

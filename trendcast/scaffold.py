@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+import unicodedata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,45 +29,48 @@ READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", "
 WAREHOUSES = (".duckdb", ".db")
 #: Of the values of a text column, so many must read as a date or a number for it to be one.
 READABLE = 0.95
-# Canonical order column to patterns of names, the surest first; all are matched on the name in snake case.
+# Canonical order column to patterns of names, English and German, the surest first; all are matched on the name in snake case.
 NAMES: dict[str, tuple[str, ...]] = {
     "ordered_at": (
         r"(order(ed)?|invoice|purchase[d]?|sale|sold|transaction|trans|basket|receipt)_?(date|time|day|at|on|ts|timestamp|datetime).*",
-        r"(date|ds|day|datetime|timestamp|order_?dt|time)",
-        r"(created|placed)_?(at|on|date)|week|month|.*_date",
+        r"(date|ds|day|datetime|timestamp|order_?dt|time)|(bestell|rechnungs|verkaufs|auftrags|beleg|buchungs)?_?(datum|tag)",
+        r"(created|placed)_?(at|on|date)|week|month|.*_date|.*datum",
     ),
     "quantity": (
         r"quantit(y|ies)|qty|units|units_sold|.*_(qty|quantity)|quantity_.*|order_?qty",
-        r"pieces|sold|item_?count|volume|demand|unit_sales|cnt|count|nr_?of_?items",
-        r"sales|y|amount_?sold|grams|weight",
+        r"(bestell|verkaufs)?_?(menge|anzahl|stueckzahl|stueck)(_.*)?|absatz|pieces|sold|item_?count|volume|demand|unit_sales|cnt|count|nr_?of_?items",
+        r"sales|y|amount_?sold|grams|weight|(n|num|number_of)_.*",
     ),
     "product_id": (
-        r"(product|sku|item|article|stock|asin|isbn|style|part|material)_?(id|no|nr|num|number|code|key|sku)?",
-        r"(product|item|article)_?(name|title|description)|description|.*_sku|upc|ean",
-        r"family|category|product_.*|type|group",
+        r"(product|sku|item|article|stock|asin|isbn|style|part|material)_?(id|no|nr|num|number|code|key|sku)?"
+        r"|(artikel|produkt|material)_?(nr|nummer|id|code)?",
+        r"(product|item|article|artikel|produkt)_?(name|title|description|bezeichnung)|bezeichnung|description|.*_sku|upc|ean|unique_id|series(_id)?",
+        r"family|category|(product|artikel|produkt)_.*|type|group|warengruppe|kategorie",
     ),
     "price": (
-        r"(unit|selling|sell|sales|item|list|product)_?price|price(_each|_per_unit)?",
-        r"rate|.*_price",
+        r"(unit|selling|sell|sales|item|list|product)_?price|price(_each|_per_unit)?|(einzel|stueck|verkaufs)_?preis",
+        r"preis(_.*)?|rate|.*_price|price_.*",
     ),
     "revenue": (
         r"revenue|turnover|(sales|line|order_line)_?(value|amount|total|revenue)|extended_?price",
-        r"(total|net|gross)(_?(price|amount|sales|value))?|amount|value",
+        r"(total|net|gross)(_?(price|amount|sales|value))?|amount|value"
+        r"|umsatz|erloes|gesamtpreis|(positions|gesamt|zeilen)?_?(betrag|wert|summe)",
         r"sales",
     ),
     "order_id": (
-        r"(order|invoice|basket|transaction|receipt|ticket|bill|cart)(_?(id|no|nr|num|number|code|key))?",
+        r"(order|invoice|basket|transaction|receipt|ticket|bill|cart)(_?(id|no|nr|num|number|code|key))?"
+        r"|(bestell|rechnungs|auftrags|beleg|bon)_?(nr|nummer|id)",
     ),
     "customer_id": (
         r"(customer|client|buyer|member|household|account|shopper|guest)(_?(id|no|nr|num|number|code|key))?",
-        r"user(_?id)?",
+        r"user(_?id)?|kunden?(_?(nr|nummer|id))?",
     ),
     "location_id": (
         r"(store|shop|location|warehouse|branch|site|outlet)(_?(id|no|nr|num|nbr|number|code|key|name))?",
-        r"(market|channel|region|country|city)(_?(id|code|name))?",
+        r"(market|channel|region|country|city)(_?(id|code|name))?|(filiale?|standort|laden)(_?(nr|nummer|id))?",
     ),
-    "discount": (r"discount(_?amount|_?value)?|.*_disc|markdown|rebate|coupon_?value",),
-    "currency": (r"currency(_?code)?",),
+    "discount": (r"discount(_?amount|_?value)?|.*_disc|markdown|rebate|coupon_?value|rabatt",),
+    "currency": (r"currency(_?code)?|waehrung",),
     "status": (r"(order_?)?status",),
     "loaded_at": (
         r"_?(loaded|ingested|inserted|synced|etl_loaded)_?(at|on|time)|_fivetran_synced",
@@ -79,9 +83,12 @@ ORDER = (
 REQUIRED = ("product_id", "ordered_at", "quantity")
 TIMES, NUMBERS = ("ordered_at", "loaded_at"), ("quantity", "price", "revenue", "discount")
 ATTRIBUTES = {
-    "category": (r"(product_?)?category(_?name)?|family|commodity", r"cat(_?id)?|class|group|type"),
-    "department": (r"department(_?name)?|dept(_?id)?|division",),
-    "brand": (r"brand(_?name)?|manufacturer(_?id|_?name)?|vendor",),
+    "category": (
+        r"(product_?)?category(_?name)?|family|commodity",
+        r"cat(_?id)?|class|group|type|warengruppe|kategorie",
+    ),
+    "department": (r"department(_?name)?|dept(_?id)?|division|abteilung",),
+    "brand": (r"brand(_?name)?|manufacturer(_?id|_?name)?|vendor|marke|hersteller",),
 }
 # How dates are written that no engine reads by itself.
 FORMATS = (
@@ -89,8 +96,26 @@ FORMATS = (
     *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%y %H:%M"),
     *("%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%y", "%d-%m-%Y", "%b %d, %Y"),
 )
+# How numbers are written that no engine reads by itself: what a whole value looks like, and the SQL that reads it.
+_UMLAUTS = {ord("ä"): "ae", ord("ö"): "oe", ord("ü"): "ue", ord("ß"): "ss"}
+_ROUND = r"([ €$£+-]|EUR|USD|GBP|CHF)*"
+# Of 1,234 alone both are true; three digits after every comma are rarer as decimals, so thousands come first.
+WRITTEN = {
+    "1,234.5": (rf"{_ROUND}[0-9]{{1,3}}(,?[0-9]{{3}})*([.][0-9]+)?{_ROUND}", ("[^0-9.+-]", "", "")),
+    "1.234,5": (
+        rf"{_ROUND}[0-9]{{1,3}}([. ]?[0-9]{{3}})*(,[0-9]+)?{_ROUND}",
+        ("[^0-9,+-]", ",", "."),
+    ),
+}
 HORIZONS = {"day": 28, "week": 8, "month": 6}
 DAYS = {"day": 1.0, "week": 7.0, "month": 30.44}
+
+
+def _snake(text: str) -> str:
+    """Return a name in snake case, umlauts spelt out and accents left away."""
+    text = text.lower().translate(_UMLAUTS)
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", text).strip("_")
 
 
 @dataclass(frozen=True)
@@ -107,6 +132,8 @@ class Column:
         0 to 1.
     as_time, as_number
         Shares of the values that read as one, 0 to 1.
+    written
+        How its numbers are written, where no engine reads them by itself: a key of WRITTEN.
     whole
         Whether all that read as numbers are whole.
     least
@@ -121,12 +148,21 @@ class Column:
     as_number: float
     whole: bool
     least: float | None
+    written: str | None = None
 
     @property
     def snake(self) -> str:
         """The name in snake case."""
-        text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name)
-        return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+        return _snake(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name))
+
+    @property
+    def number(self) -> str:
+        """SQL that reads its values as numbers, as staging will cast them."""
+        if self.written is None:
+            return quote(self.name)
+        others, point, by = WRITTEN[self.written][1]
+        bare = f"regexp_replace(cast({quote(self.name)} as varchar), {literal(others)}, '', 'g')"
+        return f"replace({bare}, {literal(point)}, {literal(by)})" if point else bare
 
     @property
     def is_time(self) -> bool:
@@ -196,27 +232,20 @@ def look(sources: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> list
     UsageError
         A source does not exist, is of no kind that can be read, or warehouses and files are mixed.
     """
-    for path in sources:
-        if not path.is_file():
-            raise UsageError(
-                f"There is no file {path}. Pass CSV or Parquet files, or a DuckDB file."
-            )
+    files = [file for path in sources for file in _files(path)]
+    for path in files:
         if path.suffix.lower() not in (*READERS, *WAREHOUSES):
             valid = ", ".join(sorted((*READERS, *WAREHOUSES)))
             raise UsageError(f"{path} is of no kind that can be read here. Valid endings: {valid}.")
-    warehouses = [p for p in sources if p.suffix.lower() in WAREHOUSES]
-    if warehouses and len(sources) > 1:
+    warehouses = [p for p in files if p.suffix.lower() in WAREHOUSES]
+    if warehouses and len(files) > 1:
         raise UsageError("Pass either one DuckDB file or CSV and Parquet files, not both.")
     if warehouses:
         return _tables_of(warehouses[0], connection)
     found = []
-    for path in sources:
-        name = re.sub(r"[^a-z0-9]+", "_", path.name.split(".")[0].lower()).strip("_") or "orders"
-        reader = READERS[path.suffix.lower()]
-        # A CSV's columns stay text: 007 stays 007, and a date is read by a format that is written down, not guessed anew
-        # with each new file. Staging reads the numbers.
-        how = ", all_varchar = true" if reader == "read_csv" else ""
-        reads = f"select * from {reader}({literal(str(path.resolve()))}{how})"
+    for paths in _parts(files, connection):
+        name = _name(paths)
+        reads = f"select * from {_reader(paths, connection)}"
         found.append(_table(connection, name, f"({reads})", "raw", reads))
     names = [table.name for table in found]
     if len(set(names)) < len(names):
@@ -224,6 +253,61 @@ def look(sources: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> list
             f"Two of the files would be the same table: {', '.join(names)}. Rename one."
         )
     return found
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or those in a folder that can be read."""
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS and p.is_file())
+    if not found:
+        raise UsageError(
+            f"There is no file {path}. Pass CSV or Parquet files, a folder of them, or a DuckDB file."
+        )
+    return found
+
+
+def _parts(files: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> list[list[Path]]:
+    """Put files together that are parts of one table: those of one kind with the same columns."""
+    parts: dict[tuple[str, ...], list[Path]] = {}
+    for path in files:
+        try:
+            described = connection.execute(
+                f"describe select * from {_reader([path], connection)}"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise DataError(
+                f"{path} cannot be read: {' '.join(str(error).split())[:300]}"
+            ) from error
+        kind = READERS[path.suffix.lower()]
+        parts.setdefault((kind, *(row[0] for row in described)), []).append(path)
+    return list(parts.values())
+
+
+def _reader(paths: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> str:
+    """Return SQL that reads files as one table."""
+    listed = ", ".join(literal(str(path.resolve())) for path in paths)
+    if READERS[paths[0].suffix.lower()] == "read_parquet":
+        return f"read_parquet([{listed}])"
+    # A CSV's columns stay text: 007 stays 007, and a date is read by a format that is written down, not guessed anew
+    # with each new file. Staging reads the numbers.
+    reader = f"read_csv([{listed}], all_varchar = true)"
+    try:
+        connection.execute(f"select count(*) from {reader}").fetchall()
+    except duckdb.Error as error:
+        if "utf-8" not in str(error).lower() and "unicode" not in str(error).lower():
+            raise
+        return f"read_csv([{listed}], all_varchar = true, encoding = 'latin-1')"
+    return reader
+
+
+def _name(paths: Sequence[Path]) -> str:
+    """Return the name of the table that files are: what their names begin with, without a number at its end."""
+    names = [path.name.split(".")[0].lower() for path in paths]
+    name = names[0]
+    if len(names) > 1:
+        name = os.path.commonprefix(names).rstrip("0123456789_- ") or paths[0].resolve().parent.name
+    return _snake(name) or "orders"
 
 
 def _tables_of(path: Path, connection: duckdb.DuckDBPyConnection) -> list[Table]:
@@ -261,25 +345,36 @@ def _table(
         )
     except duckdb.Error as error:
         raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
+    if not rows:
+        return Table(name, relation, schema, rows, (), reads)
     columns = []
     for column, kind, *_ in described:
-        value = quote(column)
-        distinct, share_null, as_time, as_number, whole, least = connection.execute(
+        value, text = quote(column), f"cast({quote(column)} as varchar)"
+        patterns = ", ".join(
+            f"count(*) filter (where regexp_full_match({text}, {literal(pattern)})) / greatest(count({value}), 1)"
+            for pattern, _ in WRITTEN.values()
+        )
+        distinct, share_null, as_time, as_number, whole, least, *written = connection.execute(
             f"""
             select
                 approx_count_distinct({value}),
                 1 - count({value}) / greatest(count(*), 1),
-                count(try_cast(cast({value} as varchar) as timestamp)) / greatest(count({value}), 1),
-                count(try_cast(cast({value} as varchar) as double)) / greatest(count({value}), 1),
-                coalesce(bool_and(try_cast(cast({value} as varchar) as double)
-                    = floor(try_cast(cast({value} as varchar) as double))), false),
-                min(try_cast(cast({value} as varchar) as double))
+                -- 1/3/26 reads as a day of the year 1.
+                count(*) filter (where try_cast({text} as timestamp) between '1900-01-01' and '2200-01-01')
+                    / greatest(count({value}), 1),
+                count(try_cast({text} as double)) / greatest(count({value}), 1),
+                coalesce(bool_and(try_cast({text} as double) = floor(try_cast({text} as double))), false),
+                min(try_cast({text} as double)),
+                {patterns}
             from sampled
             """
-        ).fetchone() or (0, 1, 0, 0, False, None)
-        columns.append(
-            Column(column, kind.upper(), distinct, share_null, as_time, as_number, whole, least)
-        )
+        ).fetchone() or (0, 1, 0, 0, False, None, 0, 0)
+        found = Column(column, kind.upper(), distinct, share_null, as_time, as_number, whole, least)
+        if as_number < READABLE and not (found.is_time or found.is_number):
+            how = max(zip(written, WRITTEN, strict=True), key=lambda pair: pair[0])
+            if how[0] >= READABLE:
+                found = replace(found, as_number=how[0], whole=False, written=how[1])
+        columns.append(found)
     return Table(name, relation, schema, rows, tuple(columns), reads)
 
 
@@ -311,7 +406,9 @@ def guess(
             raise UsageError(
                 f"--map cannot set {name!r}. Valid: orders_table, {', '.join(n for n in valid if n != 'price')}."
             )
-    among = [table for table in tables if wanted in (None, table.name)]
+    if not any(table.rows for table in tables):
+        raise DataError(f"There are no rows in {', '.join(table.name for table in tables)}.")
+    among = [table for table in tables if wanted in (None, table.name) and table.rows]
     if not among:
         names = ", ".join(table.name for table in tables)
         raise UsageError(f"There is no table {wanted!r}. There are: {names}.")
@@ -353,9 +450,12 @@ def _mapping(
     free = {column.name: column for column in table.columns}
     for name, text in chosen.items():
         column = names.get(text.lower())
-        found[name] = (quote(column.name) if column else text, "you said so", 4.0)
-        if column:
-            free.pop(column.name, None)
+        if column is None:
+            found[name] = (text, "you said so", 4.0)
+            continue
+        expression, _ = _expression(name, column, table, connection)
+        found[name] = (expression, "you said so", 4.0)
+        free.pop(column.name, None)
     for name in ORDER:
         if name in found:
             continue
@@ -364,9 +464,7 @@ def _mapping(
         if not scored:
             continue
         score, column = max(scored, key=lambda pair: pair[0])
-        expression, why = quote(column.name), f"its name, and it has {_described(column)}"
-        if name in TIMES and not column.is_time:
-            expression, why = _as_time(column, table, connection)
+        expression, why = _expression(name, column, table, connection)
         found[name] = (expression, why, score)
         del free[column.name]
     price = found.pop("price", None)
@@ -378,7 +476,30 @@ def _mapping(
         )
     if "quantity" not in found and "revenue" in found and "product_id" in found:
         found["quantity"] = ("1", "no column counts units: every line is one", 0.5)
+    if (
+        "product_id" not in found
+        and "quantity" in found
+        and not any(map(_may_be_key, free.values()))
+    ):
+        found["product_id"] = ("'all'", "no column names a product: all is one series", 0.5)
     return found
+
+
+def _expression(
+    name: str, column: Column, table: Table, connection: duckdb.DuckDBPyConnection
+) -> tuple[str, str]:
+    """Return SQL that reads a column as the canonical one, and what it shows."""
+    if name in TIMES and not column.is_time:
+        return _as_time(column, table, connection)
+    if name in NUMBERS and column.written:
+        return column.number, f"its name, and its numbers are written like {column.written}"
+    return quote(column.name), f"its name, and it has {_described(column)}"
+
+
+def _may_be_key(column: Column) -> bool:
+    """Whether a column could tell products apart."""
+    number = column.is_number or column.as_number >= READABLE
+    return column.distinct > 1 and not column.is_time and not (number and not column.whole)
 
 
 def _score(name: str, column: Column, table: Table) -> float:
@@ -409,7 +530,7 @@ def _score(name: str, column: Column, table: Table) -> float:
 
 def _may_be_written_date(column: Column) -> bool:
     return bool(
-        re.search(r"date|day|time|dt$|_at$", column.snake)
+        re.search(r"date|day|time|dt$|_at$|datum|tag$", column.snake)
         and (not column.is_number or (column.least or 0) > 19_000_000)
     )
 
@@ -454,7 +575,8 @@ def _as_time(
 
 
 def _described(column: Column) -> str:
-    what = "times" if column.is_time else "numbers" if column.is_number else "text"
+    number = column.is_number or column.as_number >= READABLE
+    what = "times" if column.is_time else "numbers" if number else "text"
     return f"{what}, {column.distinct:,} different"
 
 
@@ -545,7 +667,11 @@ def _panel(
     found.reasons += [
         {"what": "grain", "is": grain, "why": why},
         {"what": "horizon", "is": str(horizon), "why": f"the history has {periods:,} {grain}s"},
-        {"what": "series_key", "is": "product_id", "why": f"{products:,} products"},
+        {
+            "what": "series_key",
+            "is": "product_id",
+            "why": f"{products:,} product{'s' * (products != 1)}",
+        },
     ]
     if products > 30_000:
         found.notes.append(
@@ -616,7 +742,7 @@ def write(found: Guess, folder: Path) -> None:
         raise UsageError(
             f"{folder} is not empty. Pass another with --dir, so that nothing is lost."
         )
-    name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "shop"
+    name = _snake(folder.resolve().name) or "shop"
     name = name if name[0].isalpha() else f"shop_{name}"
     used = [table for table in (found.orders, found.products) if table]
     warehouse = found.warehouse or Path(f"{name}.duckdb")

@@ -120,6 +120,19 @@ class Session:
         """Rank what each customer buys next and write the ledger."""
         return pipeline.customers(self.workspace)
 
+    def whatif(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        where: Mapping[str, Any] | None = None,
+        preview: bool = False,
+    ) -> dict[str, Any]:
+        """Write a scenario beside the forecast in force: ``whatif({"price": "-10%"}, where={"department": "GROCERY"})``.
+
+        ``fct_scenarios`` has every series of it; see `trendcast.pipeline.whatif`.
+        """
+        return pipeline.whatif(self.workspace, settings, where=where, preview=preview)
+
     def runs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the ledger's runs, newest first, failed ones with their reason."""
         with self.workspace.connect() as warehouse:

@@ -40,6 +40,33 @@
     end
 {%- endmacro %}
 
+{#- Columns <name>_mean, _variance and _third (the third central moment) of the exponential of a normal with this mean and
+    standard deviation. One that is unsure by more than a factor of e^5 is not known at all. -#}
+{% macro lognormal_moments(name, log_mean, log_std) -%}
+    {%- set square = 'power(least(' ~ log_std ~ ', 5), 2)' -%}
+    exp({{ log_mean }} + {{ square }} / 2) as {{ name }}_mean,
+        exp(2 * ({{ log_mean }}) + {{ square }}) * (exp({{ square }}) - 1) as {{ name }}_variance,
+        exp(3 * ({{ log_mean }}) + 1.5e0 * {{ square }})
+        * power(exp({{ square }}) - 1, 2) * (exp({{ square }}) + 2) as {{ name }}_third
+{%- endmacro %}
+
+{#- Third central moment of a gamma with this mean and variance; null where the mean is zero. -#}
+{% macro gamma_third(mean, variance) -%}
+    2 * power({{ variance }}, 2) / nullif({{ mean }}, 0)
+{%- endmacro %}
+
+{#- Columns <name>_mean, _variance and _third of the product of two, `a` and `b`, given by such columns, that have nothing to do
+    with each other: Goodman, On the exact variance of products (1960), and the same for the third moment. -#}
+{% macro product_moments(name, a, b) -%}
+    {{ a }}_mean * {{ b }}_mean as {{ name }}_mean,
+        power({{ a }}_mean, 2) * {{ b }}_variance
+        + power({{ b }}_mean, 2) * {{ a }}_variance
+        + {{ a }}_variance * {{ b }}_variance as {{ name }}_variance,
+        {{ b }}_third * (power({{ a }}_mean, 3) + 3 * {{ a }}_mean * {{ a }}_variance + {{ a }}_third)
+        + 6 * {{ a }}_mean * {{ a }}_variance * {{ b }}_mean * {{ b }}_variance
+        + {{ a }}_third * {{ b }}_mean * (power({{ b }}_mean, 2) + 3 * {{ b }}_variance) as {{ name }}_third
+{%- endmacro %}
+
 {#- What skewed_quantile() needs of a skewness, from the variance and the third central moment: sqrt(exp(s^2) - 1) for the s of
     the lognormal that is as skewed, with the skewness' sign. From (w - 1)(w + 2)^2 = skewness^2 with w = exp(s^2) by
     w + 1 = 2 cosh(2/3 asinh(skewness / 2)). -#}

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("y", "ftr_history", "history", "demand"),
     Column("mean_medium", "ftr_history", "history", "demand"),
     Column("age", "ftr_history", "history", "none", wide=True),
-    Column("share", "ftr_design", "history", "none", wide=True),
+    Column("share", "ftr_cutoff", "history", "none", wide=True),
     Column("season_last", "ftr_history", "season", "demand"),
     Column("promotion", "ftr_known", "known", component="promotion"),
     Column("is_monday", "ftr_calendar", "known"),
@@ -112,9 +112,7 @@ def features_on(
     connection.execute("create table int_series as select 0 as first_t")
     connection.execute(
         """
-        create view ftr_design as
-        select history.*, history.t as cutoff_t, leads.lead, cast(history.t % 5 as double) as share
-        from ftr_history as history cross join (select unnest(range(1, 15)) as lead) as leads
+        create view ftr_cutoff as select *, cast(t % 5 as double) as share from ftr_history
         """
     )
     warehouse = DuckDBWarehouse(connection, ":memory:")

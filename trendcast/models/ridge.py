@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES, ModelError, read_artifact
+from trendcast.models.base import ModelError, read_artifact
+from trendcast.models.spread import Spread, least_demand, sampled, scaled_variance
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.warehouse import quote
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 ROWS = "ridge_rows"  # a temporary table of what is learnt from
 # Relative to the unit diagonal of the correlations.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -47,8 +48,7 @@ FRACTION = 2**16  # resolution of the fixed-point design matrix
 RATIO_LIMIT = 100.0  # features are at most this many times the level
 ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
 COLLINEAR = 1e-6  # a feature with less than this share of its variance left over is dropped
-LEVEL_CLASSES = range(-7, 16)  # error quantiles are kept per power of two of the level
-MIN_ERRORS = 200  # a level class with fewer errors is pooled with its neighbours
+SPREAD_ROWS = 200_000  # the spread is measured on, at most
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Fit:
     units: list[str]
     components: list[str]
     buckets: list[Bucket]
-    # Quantiles of the standardised errors, by "bucket:level class", on periods the fit did not see.
-    errors: dict[str, list[float]]
+    #: Measured on periods the fit did not see; None before it is.
+    spread: Spread | None
 
     @property
     def component_names(self) -> list[str]:
@@ -116,13 +116,13 @@ class Ridge:
         held_out_t = self._held_out(features, end_t)
         progress("rows")
         with features.kept(ROWS, _training_rows(features, columns, end_t, held_out_t)):
-            self._fit = self._learn(features, columns, progress)
+            self._fit = self._learn(features, columns, seed, progress)
 
     @staticmethod
     def _learn(
-        features: Features, columns: Sequence[Column], progress: Callable[[str], None]
+        features: Features, columns: Sequence[Column], seed: int, progress: Callable[[str], None]
     ) -> Fit:
-        """Solve on all the rows kept; measure errors with what the earlier part alone taught."""
+        """Solve on all the rows kept; measure the spread about what the earlier part alone taught."""
         progress("sums")
         gram = _gram(features, columns)
         buckets, early = [], []
@@ -135,10 +135,10 @@ class Ridge:
             units=[column.unit for column in columns],
             components=[column.component for column in columns],
             buckets=early,
-            errors={},
+            spread=None,
         )
-        progress("errors")
-        return replace(early_fit, buckets=buckets, errors=_error_quantiles(features, early_fit))
+        progress("spread")
+        return replace(early_fit, buckets=buckets, spread=_spread(features, early_fit, seed))
 
     @staticmethod
     def _held_out(features: Features, end_t: int) -> int:
@@ -147,31 +147,24 @@ class Ridge:
         return end_t - max(1, min(2 * features.settings.horizon, span // 3))
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Score every series from a cutoff, in SQL."""
+        """Score every series from a cutoff: means in SQL, quantiles by the spread about them."""
         fit = self._fitted(features)
         _lend_coefficients(features, fit)
-        _lend_errors(features, fit)
-        quantiles = ",\n".join(
-            f"greatest(0, mean + {name} * spread) as {name}" for name in QUANTILE_NAMES
-        )
-        return features.query(
+        scored = features.query(
             f"""
-            with scored as ({_scores(features, fit)}),
-            ranged as (
-                select
-                    scored.*,
-                    errors.* exclude (lead_bucket, level_class)
-                from scored
-                inner join ridge_errors as errors
-                    on scored.lead_bucket = errors.lead_bucket
-                    and scored.level_class = errors.level_class
-            )
-            select series_id, cutoff, target_date, lead, mean, {quantiles}
-            from ranged
+            select series_id, cutoff, target_date, lead, mean, lead_bucket, demand_level, demand_variance
+            from ({_scores(features, fit)}) as scored
             order by series_id, lead
             """,
             [cutoff_t],
         )
+        mean, level, variance, bucket = _scale_of(scored)
+        assert fit.spread is not None
+        quantiles = fit.spread.quantiles(mean, scaled_variance(mean, level, variance), bucket)
+        table = scored.select(["series_id", "cutoff", "target_date", "lead", "mean"])
+        for k, name in enumerate(QUANTILE_NAMES):
+            table = table.append_column(name, pa.array(np.ascontiguousarray(quantiles[:, k])))
+        return table
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table:
         """Contributions by component, exact: they add up to the mean."""
@@ -241,7 +234,11 @@ class Ridge:
     def load(self, directory: Path) -> None:
         """Read ``ridge.json``."""
         fit = read_artifact(directory / "ridge.json", FORMAT)["fit"]
-        self._fit = Fit(**(fit | {"buckets": [Bucket(**bucket) for bucket in fit["buckets"]]}))
+        parts = {
+            "buckets": [Bucket(**bucket) for bucket in fit["buckets"]],
+            "spread": Spread(**fit["spread"]),
+        }
+        self._fit = Fit(**(fit | parts))
 
     def _fitted(self, features: Features) -> Fit:
         if self._fit is None:
@@ -280,11 +277,6 @@ def _scaled(name: str, unit: str) -> str:
     return f"coalesce(least(greatest({column}, -{RATIO_LIMIT}), {RATIO_LIMIT}), 0)"
 
 
-def _level_class(level: str) -> str:
-    """SQL of the power of two a level lies in."""
-    return f"cast(least(greatest(floor(ln({level}) / ln(2.0)), {LEVEL_CLASSES[0]}), {LEVEL_CLASSES[-1]}) as integer)"
-
-
 def _scores(features: Features, fit: Fit) -> str:
     """SQL that scores the design matrix at a cutoff; ``part_i`` are the components' contributions to ``raw_mean``."""
     components = fit.component_names
@@ -301,7 +293,7 @@ def _scores(features: Features, fit: Fit) -> str:
         select
             parts.*,
             {total} as raw_mean,
-            {_mean_and_spread(total)}
+            greatest(0, {total}) as mean
         from (
             select
                 series_id, cutoff, target_date, lead, design.lead_bucket, demand_level, demand_variance,
@@ -310,15 +302,6 @@ def _scores(features: Features, fit: Fit) -> str:
             inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
             where cutoff_t = ?
         ) as parts
-    """
-
-
-def _mean_and_spread(total: str) -> str:
-    """SQL of what a forecast and its errors share, given the sum of its parts."""
-    return f"""
-        greatest(0, {total}) as mean,
-        sqrt(demand_variance * greatest({total} / demand_level, 0.1)) as spread,
-        {_level_class("demand_level")} as level_class
     """
 
 
@@ -344,7 +327,8 @@ def _training_rows(
     )
     return f"""
         select
-            lead_bucket, target_t > {held_out_t} as is_held_out, target, demand_level, demand_variance, {scaled}
+            series_id, cutoff_t, lead, lead_bucket, target_t > {held_out_t} as is_held_out, target, demand_level,
+            demand_variance, {scaled}
         from {features.relation("ftr_design")}
         where target is not null and cutoff_t in ({_listed(pairs) or "null"}) and ({among or "false"})
     """
@@ -444,18 +428,6 @@ def _lend_coefficients(features: Features, fit: Fit) -> None:
     features.lookup("ridge_coefficients", pa.table(wide))
 
 
-def _lend_errors(features: Features, fit: Fit) -> None:
-    """Make the error quantiles readable in SQL as ``ridge_errors``, one row per bucket and level class."""
-    keys = [key.split(":") for key in fit.errors]
-    table: dict[str, Any] = {
-        "lead_bucket": pa.array([int(k[0]) for k in keys], pa.int32()),
-        "level_class": pa.array([int(k[1]) for k in keys], pa.int32()),
-    }
-    for k, name in enumerate(QUANTILE_NAMES):
-        table[name] = [row[k] for row in fit.errors.values()]
-    features.lookup("ridge_errors", pa.table(table))
-
-
 # --- The small matrix ---
 
 
@@ -529,58 +501,39 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 # --- The spread ---
 
 
-def _error_quantiles(features: Features, fit: Fit) -> dict[str, list[float]]:
-    """Quantiles of (target - mean) / spread on the rows held out, by lead bucket and level class.
-
-    A level class with few errors of its own is pooled with its neighbours, no wider than it has to be.
-    """
+def _spread(features: Features, fit: Fit, seed: int) -> Spread:
+    """Measure the spread about the means of rows held out."""
     _lend_coefficients(features, fit)
     terms = " + ".join(["intercept", *(f"{_beta(j)} * {_x(j)}" for j in range(len(fit.features)))])
-    errors = f"""
-        select lead_bucket, level_class, (target - mean) / spread as error
-        from (
-            select kept.lead_bucket, target, {_mean_and_spread(f"(demand_level * ({terms}))")}
-            from {ROWS} as kept
-            inner join ridge_coefficients as coefficients on kept.lead_bucket = coefficients.lead_bucket
-            where is_held_out
-        ) as scored
-    """
-    counts = features.query(
-        f"select lead_bucket, level_class, count(*) as n from ({errors}) as errors group by lead_bucket, level_class"
-    ).to_pylist()
-    features.lookup("ridge_pools", _pools(fit, counts))
-    aggregates = ", ".join(
-        f"quantile_cont(errors.error, {level}) as {name}"
-        for level, name in zip(QUANTILES, QUANTILE_NAMES, strict=True)
-    )
     rows = features.query(
         f"""
-        select pools.lead_bucket, pools.level_class, {aggregates}
-        from ridge_pools as pools
-        inner join ({errors}) as errors
-            on pools.lead_bucket = errors.lead_bucket
-            and errors.level_class between pools.level_class - pools.radius and pools.level_class + pools.radius
-        group by pools.lead_bucket, pools.level_class
-        order by pools.lead_bucket, pools.level_class
+        select
+            kept.lead_bucket, target, demand_level, demand_variance, greatest(0, demand_level * ({terms})) as mean
+        from {ROWS} as kept
+        inner join ridge_coefficients as coefficients on kept.lead_bucket = coefficients.lead_bucket
+        where is_held_out
+        order by series_id, cutoff_t, lead
         """
-    ).to_pylist()
-    return {
-        f"{row['lead_bucket']}:{row['level_class']}": [float(row[name]) for name in QUANTILE_NAMES]
-        for row in rows
-    }
-
-
-def _pools(fit: Fit, counts: Sequence[dict[str, int]]) -> pa.Table:
-    """Return for each lead bucket and level class how far to pool: the least radius with enough errors."""
-    n = {(row["lead_bucket"], row["level_class"]): row["n"] for row in counts}
-    rows = []
-    for bucket in (b.lead_bucket for b in fit.buckets):
-        for level_class in LEVEL_CLASSES:
-            for radius in range(len(LEVEL_CLASSES)):
-                near = range(level_class - radius, level_class + radius + 1)
-                if sum(n.get((bucket, k), 0) for k in near) >= MIN_ERRORS:
-                    break
-            rows.append({"lead_bucket": bucket, "level_class": level_class, "radius": radius})
-    return pa.Table.from_pylist(
-        rows, schema=pa.schema([(k, pa.int32()) for k in ("lead_bucket", "level_class", "radius")])
     )
+    rows = rows.take(pa.array(sampled(len(rows), SPREAD_ROWS, seed)))
+    parts = features.query(f"select count(*) as n from {ROWS} where target <> floor(target)")
+    actual = rows.column("target").to_numpy()
+    mean, level, variance, bucket = _scale_of(rows)
+    return Spread.measure(
+        actual,
+        mean,
+        scaled_variance(mean, level, variance),
+        bucket,
+        counts=parts.column("n")[0].as_py() == 0,
+        smallest=least_demand(actual),
+        n_buckets=len(fit.buckets),
+        seed=seed,
+    )
+
+
+def _scale_of(rows: pa.Table) -> tuple[Array, Array, Array, npt.NDArray[np.int64]]:
+    """Return mean, level, variance and lead bucket (from 0) of rows, [R] each."""
+    mean, level, variance = (
+        rows.column(name).to_numpy() for name in ("mean", "demand_level", "demand_variance")
+    )
+    return mean, level, variance, rows.column("lead_bucket").to_numpy().astype(np.int64) - 1

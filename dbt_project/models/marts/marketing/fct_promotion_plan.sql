@@ -174,8 +174,7 @@ offered as (
         -- A discount beyond what was ever seen is a guess.
         charged.unit_price * (1 - offers.depth) >= response.lowest_price as is_within_experience,
         response.elasticity * ln(1 - offers.depth) as log_factor,
-        -- Of one that is unsure by more than e^5 nothing is known.
-        least(-response.elasticity_std_error * ln(1 - offers.depth), 5) as log_factor_std
+        -response.elasticity_std_error * ln(1 - offers.depth) as log_factor_std
     from charged
     inner join {{ ref('fct_price_response') }} as response
         on charged.series_id = response.series_id
@@ -183,15 +182,12 @@ offered as (
 
 ),
 
--- Units sell at (1 - depth) to the power of the elasticity, which is lognormal: its mean, variance and third moment.
+-- Units sell at (1 - depth) to the power of the elasticity, which is lognormal.
 answered as (
 
     select
-        offered.*,
-        exp(log_factor + power(log_factor_std, 2) / 2) as factor,
-        exp(2 * log_factor + power(log_factor_std, 2)) * (exp(power(log_factor_std, 2)) - 1) as factor_variance,
-        exp(3 * log_factor + 1.5 * power(log_factor_std, 2))
-        * power(exp(power(log_factor_std, 2)) - 1, 2) * (exp(power(log_factor_std, 2)) + 2) as factor_third
+        {{ trendcast.lognormal_moments('factor', 'log_factor', 'log_factor_std') }},
+        offered.*
     from offered
 
 ),
@@ -204,34 +200,24 @@ per_unit as (
         {% for name, gain, lost, rivals in [
             ('units', '1', '1', '0 * '), ('margin', '(promotion_price - unit_cost)', '(unit_price - unit_cost)', '')
         ] %}
-        {{ gain }} * factor - {{ lost }} * (1 + dip_share)
+        {{ gain }} * factor_mean - {{ lost }} * (1 + dip_share)
         - {{ rivals }}rivals_margin / nullif(base_units, 0) as {{ name }}_mean,
         power({{ gain }}, 2) * factor_variance + power({{ lost }}, 2) * dip_variance
         + {{ rivals }}power(rivals_margin_std / nullif(base_units, 0), 2) as {{ name }}_variance,
         power({{ gain }}, 3) * factor_third as {{ name }}_third,
         {% endfor %}
-        -- Third moment of a gamma.
-        2 * power(base_variance, 2) / nullif(base_units, 0) as base_third,
+        base_units as base_mean,
+        {{ trendcast.gamma_third('base_units', 'base_variance') }} as base_third,
         answered.*
     from answered
 
 ),
 
--- The product of two that have nothing to do with each other, the base and what a unit of it comes to: Goodman, On the
--- exact variance of products (1960), and the same for the third moment.
 multiplied as (
 
     select
-        {% for name in ['units', 'margin'] %}
-        base_units * {{ name }}_mean as extra_{{ name }}_raw,
-        power(base_units, 2) * {{ name }}_variance
-        + power({{ name }}_mean, 2) * base_variance
-        + base_variance * {{ name }}_variance as extra_{{ name }}_raw_variance,
-        {{ name }}_third * (power(base_units, 3) + 3 * base_units * base_variance + base_third)
-        + 6 * base_units * base_variance * {{ name }}_mean * {{ name }}_variance
-        + base_third * {{ name }}_mean * (power({{ name }}_mean, 2) + 3 * {{ name }}_variance)
-            as extra_{{ name }}_raw_third,
-        {% endfor %}
+        {{ trendcast.product_moments('sum_units', 'base', 'units') }},
+        {{ trendcast.product_moments('sum_margin', 'base', 'margin') }},
         per_unit.*
     from per_unit
 
@@ -240,7 +226,7 @@ multiplied as (
 shaped as (
 
     select
-        {% for name in ['units', 'margin', 'extra_units_raw', 'extra_margin_raw'] %}
+        {% for name in ['units', 'margin', 'sum_units', 'sum_margin'] %}
         {{ trendcast.skew_root(name ~ '_variance', name ~ '_third') }} as {{ name }}_root,
         {% endfor %}
         multiplied.*
@@ -251,11 +237,10 @@ shaped as (
 bounded as (
 
     select
-        {% for name in ['units', 'margin', 'extra_units_raw', 'extra_margin_raw'] %}
+        {% for name in ['units', 'margin', 'sum_units', 'sum_margin'] %}
         {% for bound, at in {'lower': -z, 'upper': z}.items() %}
-        {{ trendcast.skewed_quantile(
-            name ~ ('' if name.startswith('extra') else '_mean'), name ~ '_variance', name ~ '_root', at
-        ) }} as {{ name }}_{{ bound }},
+        {{ trendcast.skewed_quantile(name ~ '_mean', name ~ '_variance', name ~ '_root', at) }}
+            as {{ name }}_{{ bound }},
         {% endfor %}
         {% endfor %}
         shaped.*
@@ -268,16 +253,16 @@ settled as (
 
     select
         {% for name in ['units', 'margin'] %}
-        case when base_units <= 0 then 0 else extra_{{ name }}_raw end as extra_{{ name }},
+        case when base_units <= 0 then 0 else sum_{{ name }}_mean end as extra_{{ name }},
         case
             when base_units <= 0 then 0
-            when {{ name }}_lower > 0 then greatest(extra_{{ name }}_raw_lower, 0)
-            else extra_{{ name }}_raw_lower
+            when {{ name }}_lower > 0 then greatest(sum_{{ name }}_lower, 0)
+            else sum_{{ name }}_lower
         end as extra_{{ name }}_lower,
         case
             when base_units <= 0 then 0
-            when {{ name }}_upper < 0 then least(extra_{{ name }}_raw_upper, 0)
-            else extra_{{ name }}_raw_upper
+            when {{ name }}_upper < 0 then least(sum_{{ name }}_upper, 0)
+            else sum_{{ name }}_upper
         end as extra_{{ name }}_upper,
         {% endfor %}
         bounded.*
@@ -325,7 +310,7 @@ final as (
         extra_units,
         extra_units_lower,
         extra_units_upper,
-        base_units * ((promotion_price - unit_cost) * factor - (unit_price - unit_cost)) as own_margin,
+        base_units * ((promotion_price - unit_cost) * factor_mean - (unit_price - unit_cost)) as own_margin,
         base_units * (unit_price - unit_cost) * dip_share as dip_margin,
         rivals_margin,
         extra_margin,
