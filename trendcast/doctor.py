@@ -23,7 +23,7 @@ from trendcast.checks import (
     check_volume,
     count_periods,
 )
-from trendcast.errors import TrendcastError
+from trendcast.errors import ArtifactError, TrendcastError
 from trendcast.models.lightgbm import LightGBMConfig
 from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
@@ -465,6 +465,10 @@ def _ledger(workspace: Workspace, warehouse: Warehouse, note: Note) -> None:
         try:
             with ledger.run_lock(folder):
                 left = ledger.leftovers(folder)
+        except ArtifactError as error:
+            remedy = "Make it writable, or choose another folder with --artifacts-dir."
+            note("model files", "fail", str(error), remedy)
+            return
         except TrendcastError as error:
             note(
                 "run under way",
