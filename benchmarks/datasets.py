@@ -115,9 +115,10 @@ class DataSet:
                     recent,
                     cutoff,
                 )
-            for name in ("products", "promotions", "prices"):
-                if self.vars.get(f"{name}_table"):
-                    tables[name] = rows(f"select * from {self.vars[f'{name}_table']}")
+            for name in ("products", "promotions", "prices", "events"):
+                table = self.vars.get(f"{name}_table")
+                if table:
+                    tables[table] = rows(f"select * from {table}")
         with duckdb.connect(warehouse, config=CONFIG) as connection:
             connection.execute("create schema shop")
             for name, table in tables.items():
@@ -173,6 +174,54 @@ def _m5(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
         create table products as
         select distinct item_id as product_id, dept_id as department, cat_id as category
         from read_parquet('{folder}/series.parquet')
+        """
+    )
+    # Known in advance: list prices by week (weeks of one price are one row), days on which food stamps may be spent
+    # (as a promotion of all food in that state), and events.
+    connection.execute(
+        f"""
+        create table price_list as
+        with weeks as (
+            select
+                price.store_id, price.item_id, price.sell_price as price, days.first_ds, days.last_ds,
+                price.sell_price is distinct from lag(price.sell_price) over running
+                or days.first_ds > lag(days.last_ds) over running + 1 as is_new
+            from read_parquet('{folder}/sell_prices.parquet') as price
+            inner join (
+                select wm_yr_wk, min(date) as first_ds, max(date) as last_ds
+                from read_parquet('{folder}/calendar.parquet') group by 1
+            ) as days using (wm_yr_wk)
+            where days.last_ds >= date '2015-03-01'
+            window running as (partition by price.store_id, price.item_id order by days.first_ds)
+        ),
+        spans as (
+            select *, count(case when is_new then 1 end) over (partition by store_id, item_id order by first_ds) as span
+            from weeks
+        )
+        select store_id, item_id, min(first_ds) as start_date, max(last_ds) as end_date, min(price) as price
+        from spans group by store_id, item_id, span
+        """
+    )
+    connection.execute(
+        f"""
+        create table promotions as
+        select series.store_id, series.item_id, calendar.date as start_date, calendar.date as end_date, 1.0 as feature
+        from (
+            unpivot (select date, snap_CA as CA, snap_TX as TX, snap_WI as WI from read_parquet('{folder}/calendar.parquet'))
+            on CA, TX, WI into name state_id value snap
+        ) as calendar
+        inner join read_parquet('{folder}/series.parquet') as series using (state_id)
+        where calendar.snap = 1 and calendar.date >= date '2015-03-01' and series.cat_id = 'FOODS'
+        """
+    )
+    connection.execute(
+        f"""
+        create table events as
+        select date, event_name_1 as name from read_parquet('{folder}/calendar.parquet')
+        where event_name_1 is not null and date >= date '2015-03-01'
+        union all
+        select date, event_name_2 from read_parquet('{folder}/calendar.parquet')
+        where event_name_2 is not null and date >= date '2015-03-01'
         """
     )
 
@@ -333,6 +382,24 @@ DATASETS = {
                 },
                 "series_key": ["location_id", "product_id"],
                 "static_attributes": ["department", "category"],
+                "prices_table": "price_list",
+                "price_columns": {
+                    "product_id": "item_id",
+                    "location_id": "store_id",
+                    "start_date": "start_date",
+                    "end_date": "end_date",
+                    "price": "price",
+                },
+                "promotions_table": "promotions",
+                "promotion_columns": {
+                    "product_id": "item_id",
+                    "location_id": "store_id",
+                    "start_date": "start_date",
+                    "end_date": "end_date",
+                    "feature": "feature",
+                },
+                "events_table": "events",
+                "event_columns": {"date": "date", "name": "name"},
             },
         ),
         DataSet("m4_weekly", "week", 13, 52, _m4_weekly, mase_season=1),

@@ -136,17 +136,18 @@ def main() -> None:
                 from analytics_marts.fct_price_response group by 1
                 """
             ).fetchall()
-            (right, own_right, in_range) = connection.execute(
+            (right, own_right, surely, in_range, median) = connection.execute(
                 """
                 select avg(cast(elasticity < 0 as int)), avg(cast(own_elasticity < 0 as int)),
-                    avg(cast(elasticity between -4.5 and -1.5 as int))
+                    avg(cast(elasticity_upper < 0 as int)), avg(cast(elasticity between -4.5 and -1.5 as int)),
+                    median(elasticity)
                 from analytics_marts.fct_price_response
                 """
             ).fetchall()[0]
             effects = connection.execute(
                 """
                 select effect, median(uplift), median(typical_intensity), avg(cast(is_sure as int)),
-                    avg(cast(is_cannibalised as int))
+                    avg(cast(is_cannibalised as int)), avg(cast(log_effect > 0 as int))
                 from analytics_marts.fct_promotion_response group by 1 order by 1
                 """
             ).fetchall()
@@ -180,14 +181,17 @@ def main() -> None:
     report.figures |= {
         "share_right_sign": round(right, 4),
         "share_right_sign_own": round(own_right, 4),
+        "share_surely_right_sign": round(surely, 4),
         "share_in_published_range": round(in_range, 4),
+        "median_elasticity": round(median, 3),
         "dbt_seconds": seconds,
     }
-    for effect, uplift, intensity, sure, cannibalised in effects:
+    for effect, uplift, intensity, sure, cannibalised, positive in effects:
         report.figures |= {
             f"{effect}_median_uplift": round(uplift, 4),
             f"{effect}_typical_intensity": round(intensity, 3),
             f"{effect}_share_sure": round(sure, 3),
+            f"{effect}_share_above_zero": round(positive, 3),
         }
         if effect == "rivals":
             report.figures["rivals_share_cannibalised"] = round(cannibalised, 3)

@@ -95,6 +95,9 @@ def test_horizon_complete(fails: Fails) -> None:
     rows = [{"id": "a", "lead": 1}, {"id": "a", "lead": 2}, {"id": "b", "lead": 2}]
     assert [row["id"] for row in fails("horizon_complete", rows, by=["id"])] == ["b"]
     assert len(fails("horizon_complete", rows, by=["id"], horizon=3)) == 2
+    steps = [{"id": "a", "step": step} for step in (1, 2)]
+    assert not fails("horizon_complete", steps, by=["id"], lead="step")
+    assert fails("horizon_complete", steps, by=["id"], lead="step", horizon=3)
 
 
 def test_quantiles_ordered(fails: Fails) -> None:
@@ -105,6 +108,10 @@ def test_quantiles_ordered(fails: Fails) -> None:
         "quantiles_ordered", [{"lo": 1.0, "hi": 2.0}], quantiles=["lo", "hi"], mean=None
     )
     assert fails("quantiles_ordered", [{"lo": 1.0, "hi": 2.0}], quantiles=["hi", "lo"], mean=None)
+    cold = {"mean": -5.0, "q10": -9.0, "q50": -6.0, "q90": -1.0}
+    warm = cold | {"q90": -7.0}
+    assert fails("quantiles_ordered", [cold])
+    assert fails("quantiles_ordered", [cold, warm], signed=True) == [warm]
 
 
 def test_levels_coherent(fails: Fails) -> None:

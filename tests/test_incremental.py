@@ -266,6 +266,7 @@ def test_every_var_the_panel_may_depend_on_is_in_the_digest() -> None:
         *("purchase_orders_table", "purchase_order_columns", "anomaly_rate", "psi_limit"),
         *("tracking_alpha", "tracking_limit", "revision_limit", "stale_forecast_periods"),
         *("stale_model_periods", "trend_threshold", "trend_probability", "trend_support"),
+        "price_threshold",
         *("demand_groups", "group_correlation", "budget_rows"),
         *("response_group", "response_periods", "price_elasticity", "price_elasticity_std"),
         *("promotion_depths", "customer_item", "customer_items", "customer_days"),

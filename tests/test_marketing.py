@@ -79,17 +79,45 @@ def test_the_uplift_and_the_dip_after_it_are_found(shop: Shop) -> None:
 
 
 def test_only_the_product_with_the_margin_for_it_gets_a_discount(shop: Shop) -> None:
-    rows = shop.query(
-        "select * from analytics_marts.fct_promotion_plan order by series_id, 2, depth"
-    )
+    rows = shop.query("select * from analytics_marts.fct_promotion_plan")
+    assert len(rows) == 9 * 4 * 3  # what is refused is there too
+    pays = [row for row in rows if row["verdict"] == "pays"]
     # p0 costs 2: -3 asks for a price of 3. The others cost 70% of their price by the var, too much for one.
-    assert {row["series_id"] for row in rows} == {"p0"}
-    assert {row["step_ahead"] for row in rows} == {1, 2, 3, 4}
-    for row in rows:
-        assert row["extra_margin_lower"] > 0
-        assert row["extra_margin_lower"] < row["extra_margin"] < row["extra_margin_upper"]
+    assert {row["series_id"] for row in pays} == {"p0"}
+    # Of the first week little is expected, and what the others may lose is large beside it.
+    assert {row["step_ahead"] for row in pays} == {2, 3, 4}
+    assert ("p0", 1, "unsure") in {(r["series_id"], r["step_ahead"], r["verdict"]) for r in rows}
+    for row in pays:
+        assert row["extra_margin_lower"] >= 0
         assert row["promotion_price"] >= 5
         assert not row["is_unit_cost_assumed"]
+    best = [row for row in rows if row["margin_rank"] == 1]
+    assert sum(row["verdict"] == "pays" for row in best) == 3
+    # The price of p8 never moved: a cut of it is a guess.
+    assert {row["verdict"] for row in rows if row["series_id"] == "p8"} == {"unseen_price"}
+
+
+def test_the_plan_adds_up_and_its_bounds_hold_forecast_and_elasticity(shop: Shop) -> None:
+    rows = shop.query(
+        """
+        select plan.*, response.elasticity_std_error as std_error
+        from analytics_marts.fct_promotion_plan as plan
+        inner join analytics_marts.fct_price_response as response using (series_id)
+        """
+    )
+    for row in rows:
+        assert row["is_dip_measured"]
+        assert row["is_rivals_measured"]
+        assert row["dip_margin"] > 0  # a fifth of a week, and each product sells above its cost
+        parts = row["own_margin"] - row["dip_margin"] - row["rivals_margin"]
+        assert row["extra_margin"] == pytest.approx(parts)
+        assert row["extra_margin_lower"] < row["extra_margin"] < row["extra_margin_upper"]
+        # Wider than the elasticity alone leaves it, and not by the forecast alone.
+        cut = -np.log(1 - row["depth"])
+        width = row["extra_units_upper"] - row["extra_units_lower"]
+        factors = [np.exp(-(row["elasticity"] + k * row["std_error"]) * cut) for k in (1.6, -1.6)]
+        assert width > row["base_units"] * (factors[1] - factors[0])
+        assert width > 2 * row["base_units_std"] * row["extra_units"] / row["base_units"]
 
 
 def test_a_shop_without_prices_or_promotions_says_so(make_shop: Callable[..., Shop]) -> None:
@@ -99,4 +127,7 @@ def test_a_shop_without_prices_or_promotions_says_so(make_shop: Callable[..., Sh
     (row,) = bare.query("select * from analytics_marts.fct_price_response")
     assert (row["elasticity_source"], row["elasticity"], row["n_periods"]) == ("default", -2.62, 0)
     assert bare.query("select * from analytics_marts.fct_promotion_response") == []
-    assert bare.query("select * from analytics_marts.fct_promotion_plan") == []
+    plan = bare.query("select * from analytics_marts.fct_promotion_plan")
+    assert len(plan) == 3  # a week ahead
+    assert {row["verdict"] for row in plan} == {"no_price"}
+    assert not any(row["is_dip_measured"] or row["is_rivals_measured"] for row in plan)

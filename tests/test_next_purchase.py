@@ -119,7 +119,7 @@ def test_a_shop_that_does_not_know_its_customers_is_told_why(small_run: Shop) ->
     assert done.returncode == 1
     assert "maps no customer_id" in done.stderr
     for table in (
-        *("dim_customer_segments", "fct_churn_accuracy"),
+        *("dim_customer_segments", "fct_churn_accuracy", "fct_order_accuracy"),
         *("fct_next_purchase", "fct_next_purchase_accuracy"),
     ):
         assert small_run.query(f"select * from analytics_marts.{table}") == []

@@ -223,7 +223,6 @@ def test_roles_are_those_of_the_yaml(project: Project) -> None:
     assert [(c.model, c.name, c.role) for c in project.columns] == expected
     y = next(c for c in project.columns if c.name == "y")
     assert (y.role, y.unit, y.component) == ("history", "demand", "level")
-    assert {c.role for c in project.design_columns} == {"history", "season", "known"}
 
 
 def test_one_yaml_line_adds_a_feature(manifest: dict[str, Any]) -> None:
@@ -295,4 +294,4 @@ def test_wrong_var_is_a_usage_error_of_one_line(
 def test_a_selection_matches_models_by_name_and_tag(dbt: Dbt, manifest: dict[str, Any]) -> None:
     matched = dbt.matching(["ftr_known", "tag:trendcast_ledger", "no_such_model"])
     ledger = ["backtests", "coefficients", "explanations", "forecasts", "next_purchases"]
-    assert sorted(matched) == sorted(["ftr_known", *ledger, "runs", "weights"])
+    assert sorted(matched) == sorted(["ftr_known", *ledger, "runs", "scenarios", "weights"])

@@ -126,6 +126,20 @@ def test_models_of_the_project_stand_on_the_forecasts(own: Own) -> None:
     assert all(row["grams"] > 0 for row in rows)
 
 
+def test_forecasts_of_another_maker_are_tested(own: Own) -> None:
+    done = own.dbt(
+        "build", "--select", "their_forecasts", "their_totals", "--indirect-selection", "cautious"
+    )
+    assert done.returncode == 0, done.stderr or done.stdout
+    done = own.dbt("build", "--select", "their_mistakes")
+    assert done.returncode == 1
+    for test in (
+        *("forecast_beats_baseline", "coverage_in_tolerance", "horizon_complete"),
+        *("quantiles_ordered", "levels_coherent", "non_negative"),
+    ):
+        assert f"Failure in test trendcast_{test}_their_mistakes" in done.stdout
+
+
 def test_marts_that_are_off_are_not_built(own: Own) -> None:
     built = {
         row["table_name"]

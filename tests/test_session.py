@@ -116,6 +116,17 @@ def test_series_by_attribute(demo: Session, demo_run: Shop) -> None:
     assert len(demo.series()) == every["n"]
 
 
+def test_explanations_are_of_the_forecast_in_force(demo: Session) -> None:
+    parts, forecast = demo.explanations(["YOGURT", "CHEESE"]), demo.forecast(["YOGURT", "CHEESE"])
+    keys = ["series_id", "model", "target_date"]
+    total = parts.groupby(keys)["contribution"].sum()
+    pd.testing.assert_series_equal(
+        total, forecast.set_index(keys)["mean"].sort_index(), check_names=False
+    )
+    with pytest.raises(UsageError, match="Did you mean 'YOGURT'"):
+        demo.explanations("YOGHURT")
+
+
 def test_actuals_end_at_the_cutoff(demo: Session) -> None:
     actuals, forecast = demo.actuals("YOGURT"), demo.forecast("YOGURT")
     assert actuals["ds"].max() == forecast["cutoff"].iloc[0]

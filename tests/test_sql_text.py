@@ -79,17 +79,14 @@ REVIEWED = {
         ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
-        "t",
         "column",
         "j",
         "among",
-        "where",
         "listed",
         "rows_of",
     },  # _block: quoted by its callers; periods are numbers
     "doctor.py": {"relation", "text", "counts"},  # a source's relation, the mappings in the vars
     "features.py": {"condition"},  # made by portfolio.narrowed
-    "models/ridge.py": {"where"},  # made by _training_rows
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {
         *(

@@ -262,7 +262,7 @@ def init(
     """Look at your tables, guess what their columns mean, and write a project that is ready to run."""
     from trendcast import scaffold
 
-    found = scaffold.propose(sources, _pairs(mapped))
+    found = scaffold.propose(sources, _pairs(mapped, "--map", "quantity=units"))
     _print(found.told(), as_json, "print_guess")
     if not yes:
         if as_json or not sys.stdin.isatty():
@@ -277,14 +277,16 @@ def init(
         )
 
 
-def _pairs(given: list[str] | None) -> dict[str, str]:
-    """Return NAME=VALUE options as a mapping."""
-    found = {}
+def _pairs(given: list[str] | None, option: str, example: str) -> dict[str, str]:
+    """Return the values of an option that is NAME=VALUE as a mapping."""
+    found: dict[str, str] = {}
     for text in given or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise UsageError(f"--map takes NAME=COLUMN, such as quantity=units; came: {text!r}")
-        found[name.strip()] = value.strip()
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name or not value:
+            raise UsageError(f"{option} takes NAME=VALUE, such as {example}; came: {text!r}")
+        if name in found and found[name] != value:
+            raise UsageError(f"{option} sets {name} twice: to {found[name]!r} and to {value!r}.")
+        found[name] = value
     return found
 
 
@@ -362,6 +364,35 @@ def backtest(session: Session, models: Models = None) -> Any:
 def customers(session: Session) -> Any:
     """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""
     return session.customers()
+
+
+@_command(
+    "print_whatif", example="trendcast whatif --set price=-10% --where department=GROCERY --preview"
+)
+def whatif(
+    session: Session,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="What is other, repeatable: price=-10%, price=1.99 (for each series), promotion=display.",
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            help="Series it is about, repeatable: department=GROCERY, or an id. Different columns must all hold. Default: all.",
+        ),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Tell which series it is about, and write nothing.")
+    ] = False,
+) -> Any:
+    """Write a scenario of other prices or a promotion beside the forecast in force; fct_scenarios compares them."""
+    return session.whatif(
+        _pairs(settings, "--set", "price=-10%"), where=_part(where), preview=preview
+    )
 
 
 @_command("print_runs", example="trendcast runs --limit 5")

@@ -1,8 +1,8 @@
 """Sampled rows of the design matrix, (series, cutoff, lead), gathered from the feature tables by position.
 
-The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins over all leads. What is known at a cutoff is the same for every lead, so the view is asked for one
-lead of each cutoff only; the rest comes from the tables by period, without a join or a sort, each into one contiguous
-array. Rows are then put together by index, so memory is that of the sample and not of the joins.
+The view ``ftr_design`` has the same rows, but a sample over all leads costs its joins over all leads. What is known at a
+cutoff is the same for every lead and is read once; the rest comes from the tables by period, without a join or a sort,
+each into one contiguous array. Rows are then put together by index, so memory is that of the sample and not of the joins.
 
 Shapes: N series, R rows, F features.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trendcast.features import Features
+    from trendcast.project import Column
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -102,6 +103,8 @@ class Design:
         missing). None: every one there is.
     max_values
         A category with more values than this is left out.
+    wide
+        Whether columns that are for trees are among the features, with what describes a series and its scale.
     """
 
     def __init__(
@@ -112,30 +115,30 @@ class Design:
         *,
         categories: dict[str, list[str]] | None = None,
         max_values: int | None = None,
+        wide: bool = True,
     ) -> None:
         project, settings = features.project, features.settings
         self._features = features
         self.horizon = settings.horizon
         self.lead_bucket = settings.lead_bucket
-        self.history = project.with_role("history", wide=True)
-        self.season = project.with_role("season", wide=True)
+        self.history = project.with_role("history", wide=wide)
+        self.season = project.with_role("season", wide=wide)
         self.by_series = [
-            c for c in project.with_role("known", wide=True) if c.model == "ftr_known"
+            c for c in project.with_role("known", wide=wide) if c.model == "ftr_known"
         ]
         self.by_date = [
-            c for c in project.with_role("known", wide=True) if c.model == "ftr_calendar"
+            c for c in project.with_role("known", wide=wide) if c.model == "ftr_calendar"
         ]
-        self._read_static(categories, max_values)
+        self._own = OWN_FEATURES if wide else ()
+        self._read_static(categories if wide else {}, max_values, wide=wide)
         cutoffs = sorted(set(cutoffs))
         self._steps = season_steps(self.horizon, settings.season_length)
         seasons = sorted({c + int(s) for c in cutoffs for s in self._steps})
         targets = sorted({c + h for c in cutoffs for h in range(1, self.horizon + 1)})
         self._at = self._block(
-            "ftr_design",
+            "ftr_cutoff",
             [quote(LEVEL), quote(VARIANCE), *(quote(c.name) for c in self.history)],
             cutoffs,
-            t="cutoff_t",
-            where=" and feature.lead = 1",
         )
         self._season = self._block("ftr_history", [quote(c.name) for c in self.season], seasons)
         self._known = self._block("ftr_known", [quote(c.name) for c in self.by_series], targets)
@@ -150,12 +153,16 @@ class Design:
         )
 
     @property
+    def columns(self) -> list[Column]:
+        """The columns with a role, in the order of the matrix."""
+        return [*self.history, *self.season, *self.by_series, *self.by_date]
+
+    @property
     def names(self) -> list[str]:
         """Names of the features, in the order of the matrix; the categorical ones come last."""
-        columns = [*self.history, *self.season, *self.by_series, *self.by_date]
         return [
-            *OWN_FEATURES,
-            *(c.name for c in columns),
+            *self._own,
+            *(c.name for c in self.columns),
             *self.static_numbers,
             *self.categories,
         ]
@@ -165,18 +172,18 @@ class Design:
         """How many features are numbers; the rest are codes of categories."""
         return len(self.names) - len(self.categories)
 
-    def keys(self, cutoffs: Iterable[int]) -> Keys:
-        """Return every (series, cutoff, lead) of some cutoffs, ordered by cutoff, series and lead."""
+    def keys(self, cutoffs: Iterable[int], leads: Sequence[int] | None = None) -> Keys:
+        """Return every (series, cutoff, lead) of some cutoffs, ordered by cutoff, series and lead; of all leads or some."""
+        wanted = np.array(leads if leads is not None else range(1, self.horizon + 1), np.int32)
         parts = []
         for cutoff in cutoffs:
             column = cutoff - self._at.first
             series = np.flatnonzero(self._at.position[:, column] >= 0).astype(np.int32)
-            leads = np.arange(1, self.horizon + 1, dtype=np.int32)
             parts.append(
                 Keys(
-                    np.repeat(series, self.horizon),
-                    np.full(len(series) * self.horizon, cutoff, np.int32),
-                    np.tile(leads, len(series)),
+                    np.repeat(series, len(wanted)),
+                    np.full(len(series) * len(wanted), cutoff, np.int32),
+                    np.tile(wanted, len(series)),
                 )
             )
         return Keys.concatenate(parts)
@@ -201,12 +208,13 @@ class Design:
     def _fill(self, out: FloatArray, keys: Keys) -> None:
         at = self._at.take(keys.series, keys.cutoff)
         level = at[:, 0]
-        out[:, 0] = keys.lead
-        out[:, 1] = np.log(level)
-        out[:, 2] = np.sqrt(at[:, 1]) / level
+        if self._own:
+            out[:, 0] = keys.lead
+            out[:, 1] = np.log(level)
+            out[:, 2] = np.sqrt(at[:, 1]) / level
         target = keys.cutoff + keys.lead
         aligned = keys.cutoff + self._steps[keys.lead - 1].astype(np.int32)
-        begin = len(OWN_FEATURES)
+        begin = len(self._own)
         for columns, values in (
             (self.history, at[:, 2:]),
             (self.season, self._season.take(keys.series, aligned)),
@@ -223,13 +231,14 @@ class Design:
 
     # --- Reading ---
 
-    def _read_static(self, known: dict[str, list[str]] | None, max_values: int | None) -> None:
+    def _read_static(
+        self, known: dict[str, list[str]] | None, max_values: int | None, *, wide: bool
+    ) -> None:
         """Read the series and what is known of each: numbers as they are, categories as codes."""
         features = self._features
-        texts = features.static_columns
-        self.static_numbers = [
-            c.name for c in features.project.with_role("static", wide=True) if c.name not in texts
-        ]
+        texts = features.static_columns if wide else []
+        numbers = features.project.with_role("static", wide=True) if wide else []
+        self.static_numbers = [c.name for c in numbers if c.name not in texts]
         listed = ", ".join(quote(name) for name in ["series_id", *texts, *self.static_numbers])
         table = features.query(
             f"select {listed} from {features.relation('ftr_static')} order by series_id"
@@ -264,8 +273,6 @@ class Design:
         periods: Sequence[int],
         *,
         by_date: bool = False,
-        t: str = "t",
-        where: str = "",
     ) -> _Block:
         """Read some periods of a feature table, in batches, into one array."""
         features = self._features
@@ -283,11 +290,11 @@ class Design:
         if not by_date:
             joined += " inner join design_series on feature.series_id = design_series.series_id"
             code = "design_series.code"
-        rows_of = f"from {joined} where feature.{t} in ({among}){where}"
+        rows_of = f"from {joined} where feature.t in ({among})"
         (count,) = features.query(f"select count(*) as n {rows_of}").column("n").to_pylist()
         values = np.empty((count, len(columns)), np.float32)
         row = 0
-        for batch in features.batches(f"select {code} as code, feature.{t}, {listed} {rows_of}"):
+        for batch in features.batches(f"select {code} as code, feature.t, {listed} {rows_of}"):
             rows = slice(row, row + len(batch))
             for j in range(len(columns)):
                 values[rows, j] = _floats(batch.column(2 + j))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trendcast.errors import DataError
 from trendcast.models.base import QUANTILES, read_artifact
@@ -215,14 +216,59 @@ class Ensemble:
             share = _share(len(index), n_horizons)
             self.scales[key] = np.exp(share * found + (1 - share) * prior).tolist()
 
-    def combine(self, rows: Rows) -> Rows:
-        """Return the weighted forecasts, not scaled and not rounded; as rows of one member."""
+    def shares(self, rows: Rows) -> Array:
+        """Return what each member counts on each row, [R, M]; they add up to 1."""
         weights = _look_up(self.weights, rows, self.equal)
         if self.tilts:
             names, where = np.unique(rows.series_id, return_inverse=True)
             alike = [1.0] * len(self.members)
             weights = weights * np.array([self.tilts.get(str(n), alike) for n in names])[where]
             weights = weights / weights.sum(axis=1, keepdims=True)
+        return weights
+
+    def explain(self, rows: Rows, keys: pa.Table, explained: Mapping[str, pa.Table]) -> pa.Table:
+        """Mix the members' explanations as their means are mixed, so that the parts add up to the ensemble's mean.
+
+        Parameters
+        ----------
+        rows
+            The members' forecasts, ordered by series and lead, every series with every lead.
+        keys
+            A member's forecasts on the same rows, for their keys.
+        explained
+            Explanations of members that have any. What has none is one part under the member's name.
+        """
+        shares = self.shares(rows)
+        series = pa.array(np.unique(rows.series_id).tolist())
+        horizon = len(rows) // max(len(series), 1)
+        parts: dict[str, Array] = {}
+        for m, member in enumerate(self.members):
+            covered = np.zeros(len(rows), dtype=bool)
+            table = explained.get(member)
+            if table is not None and len(table):
+                of = pc.index_in(table.column("series_id"), series).to_numpy()
+                where = of.astype(np.int64) * horizon + table.column("lead").to_numpy() - 1
+                covered[where] = True
+                names = table.column("component").combine_chunks().dictionary_encode()
+                code, values = names.indices.to_numpy(), _floats(table, "contribution")
+                for j, name in enumerate(names.dictionary.to_pylist()):
+                    mine = code == j
+                    part = np.bincount(where[mine], values[mine], len(rows)) * shares[:, m]
+                    parts[name] = parts.get(name, 0) + part
+            if not covered.all():
+                parts[member] = np.where(covered, 0.0, shares[:, m] * rows.mean[m])
+        tables = []
+        for name, part in sorted(parts.items()):
+            there = pa.array(np.flatnonzero(part))
+            columns = ["series_id", "cutoff", "target_date", "lead"]
+            table = keys.select(columns).take(there)
+            table = table.append_column("component", pa.repeat(pa.scalar(name), len(table)))
+            tables.append(table.append_column("contribution", pa.array(part[part != 0])))
+        return pa.concat_tables(tables)
+
+    def combine(self, rows: Rows) -> Rows:
+        """Return the weighted forecasts, not scaled and not rounded; as rows of one member."""
+        weights = self.shares(rows)
         return replace(
             rows,
             quantiles=np.einsum("rm,mrq->rq", weights, rows.quantiles)[None],

@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
-ROW_TABLES = ("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases")
-# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter; dbt adds columns to a ledger that lacks them.
-LEDGER_VERSION = 3
+ROW_TABLES = (
+    *("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases"),
+    "scenarios",
+)
+# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count; dbt adds
+# tables and columns to a ledger that lacks them.
+LEDGER_VERSION = 4
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -56,7 +60,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast``, ``backtest`` or ``customers``.
+        ``run``, ``train``, ``forecast``, ``backtest``, ``customers`` or ``whatif``.
     artifacts_dir
         Parent of the runs' folders.
     """

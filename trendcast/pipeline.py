@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 import trendcast
 from trendcast import ensemble, ledger, next_purchase
+from trendcast import whatif as scenarios
 from trendcast.checks import (
     OVERRIDE,
     check_contracts,
@@ -296,6 +297,52 @@ def customers(workspace: Workspace) -> dict[str, Any]:
     return _told(current, progress) | {"weights": weights, "accuracy": accuracy}
 
 
+def whatif(
+    workspace: Workspace,
+    settings: Mapping[str, Any],
+    *,
+    where: Mapping[str, Any] | None = None,
+    preview: bool = False,
+) -> dict[str, Any]:
+    """Write a scenario, other prices or a promotion, into the ledger, beside the forecast in force; nothing is built.
+
+    Parameters
+    ----------
+    settings
+        What is set, see `trendcast.whatif.parse`.
+    where
+        Columns of ``dim_series`` with the values wanted; None for every series.
+    preview
+        Tell what it would be about, and write nothing.
+
+    Returns
+    -------
+    dict
+        What the scenario is about; with what came of it, unless it is a preview.
+    """
+    project = workspace.project
+    where = {column: value for column, value in (where or {}).items() if value is not None}
+    change = scenarios.parse(settings)
+    with workspace.connect() as warehouse:
+        planned = scenarios.plan(warehouse, project, change, where)
+        about = scenarios.described(warehouse, planned)
+    if preview:
+        return about | {"run_id": None}
+    with _run(workspace, "whatif", []) as (current, progress):
+        current.header |= {
+            "cutoff": planned.rows.column("cutoff")[0].as_py(),
+            "n_series": len(planned.rows),
+            "series_filter": json.dumps({k: listed(v) for k, v in where.items()})
+            if where
+            else None,
+            "inputs": json.dumps(json.loads(current.header["inputs"]) | {"set": dict(settings)}),
+        }
+        current.stage("scenarios", planned.rows)
+    with workspace.connect() as warehouse:
+        found = scenarios.outcome(warehouse, project, current.run_id)
+    return _told(current, progress) | about | found
+
+
 # --- Steps ---
 
 
@@ -538,9 +585,17 @@ def _forecast(
         for name, table in zip(combined.members, tables, strict=True):
             _check_keys(table, about, name)
         lead_bucket = features.settings.lead_bucket
-        rows = combined.combine(
-            ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
-        )
+        each = ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
+        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
+        if not current.has("explanations", model=ENSEMBLE):
+            explained = {
+                name: current.staged("explanations", model=name)
+                for name in combined.members
+                if current.has("explanations", model=name)
+            }
+            parts = combined.explain(each, tables[0], explained)
+            current.stage("explanations", parts, model=ENSEMBLE)
+        rows = combined.combine(each)
         table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
         current.stage("forecasts", table, model=ENSEMBLE)
 

@@ -24,10 +24,9 @@ PACKAGE = "trendcast"
 PACKAGED_PROJECT = Path(__file__).parent / "_project"
 FEATURE_MODELS = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
-    *("ftr_category", "ftr_design"),
+    *("ftr_category", "ftr_cutoff", "ftr_design"),
 )
 MARTS_TAG = "trendcast_marts"
-DESIGN_ROLES = ("history", "season", "known")
 
 
 @dataclass(frozen=True)
@@ -184,11 +183,6 @@ class Project:
     def with_role(self, *roles: str, wide: bool = False) -> list[Column]:
         """Return the columns of the roles, in the order of the models and their YAML; with the wide ones on request."""
         return [c for c in self.columns if c.role in roles and (wide or not c.wide)]
-
-    @property
-    def design_columns(self) -> list[Column]:
-        """Columns of the design matrix."""
-        return self.with_role(*DESIGN_ROLES)
 
 
 def _code(manifest: dict[str, Any], nodes: dict[str, Any]) -> str:

@@ -120,6 +120,19 @@ class Session:
         """Rank what each customer buys next and write the ledger."""
         return pipeline.customers(self.workspace)
 
+    def whatif(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        where: Mapping[str, Any] | None = None,
+        preview: bool = False,
+    ) -> dict[str, Any]:
+        """Write a scenario beside the forecast in force: ``whatif({"price": "-10%"}, where={"department": "GROCERY"})``.
+
+        ``fct_scenarios`` has every series of it; see `trendcast.pipeline.whatif`.
+        """
+        return pipeline.whatif(self.workspace, settings, where=where, preview=preview)
+
     def runs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the ledger's runs, newest first, failed ones with their reason."""
         with self.workspace.connect() as warehouse:
@@ -223,6 +236,19 @@ class Session:
             f"select series_id, ds, actual from {relation} "
             "where kind = 'actual' and :narrowed order by series_id, ds",
             relation,
+            {"series_id": series},
+        )
+
+    def explanations(self, series: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Return what the forecast in force is made of: series_id, target_date, model, component and contribution.
+
+        Contributions are in units of the measure and add up to the mean. A forecast that its model cannot explain has no rows.
+        """
+        parts = self._mart("fct_forecast_explanations")
+        return self._frame(
+            f"select series_id, target_date, model, component, contribution from {parts} "
+            "where :narrowed order by series_id, target_date, component",
+            self._mart("fct_forecasts"),
             {"series_id": series},
         )
 

@@ -267,6 +267,61 @@ def print_customers(told: dict[str, Any]) -> None:
     console.print(f"The blend weighs {weights}.", highlight=False)
 
 
+def print_whatif(told: dict[str, Any]) -> None:
+    """Print what a scenario is about, and what came of it beside the forecast in force."""
+    console = _console()
+    console.print(f"{told['scenario']}: {told['n_series']:,} series, after {told['cutoff']}")
+    if told["lowest_unit_price"] is not None:
+        console.print(
+            f"Prices {told['lowest_unit_price']:,.2f} to {told['highest_unit_price']:,.2f}, in the scenario "
+            f"{told['lowest_scenario_price']:,.2f} to {told['highest_scenario_price']:,.2f}",
+            highlight=False,
+        )
+    for key, meaning in {
+        "n_without_price": "have no price and are left out",
+        "n_elasticity_assumed": "have an elasticity that is assumed: no price of their group ever moved",
+        "n_elasticity_unsure": "do not surely sell more at a lower price: their elasticity may be zero or above",
+        "n_price_unseen": "get a price that was never seen: a guess",
+        "n_promotion_unmeasured": "have no measured effect of the promotion, which counts as none",
+        "n_unit_cost_assumed": "have a cost that is assumed, and with it their margin",
+    }.items():
+        if told[key]:
+            console.print(f"  {told[key]:,} {meaning}", highlight=False)
+    if told["run_id"] is None:
+        console.print(*told["notes"], "Nothing was written.", highlight=False, soft_wrap=True)
+        return
+    table = Table(title="Over the horizon", title_justify="left")
+    table.add_column("")
+    for name in ("base", "scenario", "change"):
+        table.add_column(name, justify="right")
+    totals = told["totals"]
+    for what in ("units", "revenue", "margin"):
+        base, scenario = totals[f"base_{what}"], totals[f"scenario_{what}"]
+        if base is not None and scenario is not None:
+            change = _percent(scenario / base - 1, signed=True) if base else ""
+            table.add_row(what, f"{base:,.2f}", f"{scenario:,.2f}", change)
+    console.print(table)
+    table = Table(title="The series it moves most", title_justify="left")
+    table.add_column("series")
+    for name in ("price", "new", "units", "in the scenario", "90% interval", "margin more"):
+        table.add_column(name, justify="right")
+    for row in told["largest"]:
+        table.add_row(
+            str(row["series_id"]),
+            *(_amount(row[name]) for name in ("unit_price", "scenario_price")),
+            *(_amount(row[name]) for name in ("base_units", "scenario_units")),
+            f"{_amount(row['scenario_units_lower'])} to {_amount(row['scenario_units_upper'])}",
+            _amount(row["extra_margin"]),
+        )
+    console.print(table)
+    console.print(
+        *told["notes"],
+        f"Every series: fct_scenarios, scenario_id {told['run_id']}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def print_published(told: dict[str, Any]) -> None:
     """Print what a published copy holds and where it is."""
     removed = f"; removed {', '.join(told['removed'])}" if told["removed"] else ""
@@ -292,6 +347,10 @@ def _console() -> Console:
     # an error that quotes [a, list] is no markup.
     plain = Console(markup=False)
     return plain if plain.is_terminal else Console(width=160, markup=False)
+
+
+def _amount(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}"
 
 
 def _number(value: float | None) -> str:

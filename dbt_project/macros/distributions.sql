@@ -40,6 +40,57 @@
     end
 {%- endmacro %}
 
+{#- Columns <name>_mean, _variance and _third (the third central moment) of the exponential of a normal with this mean and
+    standard deviation. One that is unsure by more than a factor of e^5 is not known at all. -#}
+{% macro lognormal_moments(name, log_mean, log_std) -%}
+    {%- set square = 'power(least(' ~ log_std ~ ', 5), 2)' -%}
+    exp({{ log_mean }} + {{ square }} / 2) as {{ name }}_mean,
+        exp(2 * ({{ log_mean }}) + {{ square }}) * (exp({{ square }}) - 1) as {{ name }}_variance,
+        exp(3 * ({{ log_mean }}) + 1.5e0 * {{ square }})
+        * power(exp({{ square }}) - 1, 2) * (exp({{ square }}) + 2) as {{ name }}_third
+{%- endmacro %}
+
+{#- Third central moment of a gamma with this mean and variance; null where the mean is zero. -#}
+{% macro gamma_third(mean, variance) -%}
+    2 * power({{ variance }}, 2) / nullif({{ mean }}, 0)
+{%- endmacro %}
+
+{#- Columns <name>_mean, _variance and _third of the product of two, `a` and `b`, given by such columns, that have nothing to do
+    with each other: Goodman, On the exact variance of products (1960), and the same for the third moment. -#}
+{% macro product_moments(name, a, b) -%}
+    {{ a }}_mean * {{ b }}_mean as {{ name }}_mean,
+        power({{ a }}_mean, 2) * {{ b }}_variance
+        + power({{ b }}_mean, 2) * {{ a }}_variance
+        + {{ a }}_variance * {{ b }}_variance as {{ name }}_variance,
+        {{ b }}_third * (power({{ a }}_mean, 3) + 3 * {{ a }}_mean * {{ a }}_variance + {{ a }}_third)
+        + 6 * {{ a }}_mean * {{ a }}_variance * {{ b }}_mean * {{ b }}_variance
+        + {{ a }}_third * {{ b }}_mean * (power({{ b }}_mean, 2) + 3 * {{ b }}_variance) as {{ name }}_third
+{%- endmacro %}
+
+{#- What skewed_quantile() needs of a skewness, from the variance and the third central moment: sqrt(exp(s^2) - 1) for the s of
+    the lognormal that is as skewed, with the skewness' sign. From (w - 1)(w + 2)^2 = skewness^2 with w = exp(s^2) by
+    w + 1 = 2 cosh(2/3 asinh(skewness / 2)). -#}
+{% macro skew_root(variance, third) -%}
+    {%- set half = '(abs(' ~ third ~ ') / (2 * power(' ~ variance ~ ', 1.5e0)))' -%}
+    {%- set cube_root = 'power(' ~ half ~ ' + sqrt(' ~ half ~ ' * ' ~ half ~ ' + 1), 1 / 3.0e0)' -%}
+    case
+        when {{ variance }} > 1e-24 then sign({{ third }}) * ({{ cube_root }} - 1 / {{ cube_root }})
+        when {{ variance }} is not null and {{ third }} is not null then 0.0e0
+    end
+{%- endmacro %}
+
+{#- Quantile of a distribution known by its first three moments, at the level whose normal quantile is `z`: that of the shifted
+    lognormal with these moments (Yuan 1933), mirrored where the skew is to the left; a normal's where there is none.
+    `root` is skew_root(). -#}
+{% macro skewed_quantile(mean, variance, root, z) -%}
+    {%- set s = '(sign(' ~ root ~ ') * sqrt(ln(1 + ' ~ root ~ ' * ' ~ root ~ ')))' -%}
+    {{ mean }} + sqrt({{ variance }}) * case
+        -- The quotient below would be of two numbers near zero.
+        when abs({{ root }}) < 1e-4 then ({{ z }}) + (({{ z }}) * ({{ z }}) - 1) * {{ root }} / 2
+        else (exp({{ s }} * ({{ z }}) - {{ s }} * {{ s }} / 2) - 1) / {{ root }}
+    end
+{%- endmacro %}
+
 {#- The standard normal's distribution function, to 8e-8 (Abramowitz & Stegun 1964, 26.2.17). -#}
 {% macro normal_cdf(z) -%}
     {%- set t = '(1 / (1 + 0.2316419e0 * abs(' ~ z ~ ')))' -%}

@@ -107,15 +107,171 @@
 {%- endfor %}
 {%- endmacro %}
 
-{#- The logistic regression's probability: coefficients b_one and b_<name> of one alias on columns of another, never quite 0 or 1. -#}
-{% macro logistic(coefficients, rows, names) -%}
+{#- The logistic regression's probability: coefficients b_one and b_<name> of one alias on columns of another, and a column of
+    known log odds where there is an offset; never quite 0 or 1. -#}
+{% macro logistic(coefficients, rows, names, offset=none) -%}
     1 / (
             1 + exp(-greatest(least(
-                {{ coefficients }}.b_one
+                {{ coefficients }}.b_one{{ ' + ' ~ rows ~ '.' ~ offset if offset }}
                 {%- for name in names %}
                 + {{ coefficients }}.b_{{ name }} * {{ rows }}.{{ name }}
                 {%- endfor %},
                 30
             ), -30))
         )
+{%- endmacro %}
+
+{#- Names with something before each. -#}
+{% macro prefixed(prefix, names) %}
+    {%- set found = [] -%}
+    {%- for name in names -%}
+        {%- do found.append(prefix ~ name) -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{% endmacro %}
+
+{#- Appends CTEs to a `with` clause, the last named `logistic_fit`: a logistic regression for each key, by iteratively
+    reweighted least squares (McCullagh & Nelder 1989), all of it sums.
+
+    rows        CTE with the keys, the regressors, and the outcome as 0 or 1 in floating point
+    keys        columns; one regression each
+    regressors  columns of `rows`; one that does not vary gets 0
+    outcome     column of `rows`
+    rounds      Newton's steps; they converge in eight unless a regressor parts the outcomes cleanly
+    offset      a column of `rows` that is known of the log odds: what the coefficients then correct
+    prior_std   standard deviation, around 0, of what is believed of each coefficient before seeing the rows (ridge); null: nothing
+
+    In logistic_fit: the keys, n_rows, n_true, b_one (intercept) and b_<name>. -#}
+{% macro logistic_regression(rows, keys, regressors, outcome, rounds=8, offset=none, prior_std=none) -%}
+{%- set names = ['one'] + regressors -%}
+{%- set penalty = 1 / prior_std ** 2 if prior_std else 0 -%}
+fit_0 as (
+
+    select
+        {%- for key in keys %}
+        {{ key }},
+        {%- endfor %}
+        {%- for name in names %}
+        0.0e0 as b_{{ name }},
+        {%- endfor %}
+        count(*) as n_rows
+    from {{ rows }}
+    {{ trendcast.group_by(keys | length) }}
+
+),
+{%- for round in range(1, rounds + 1) %}
+
+chances_{{ round }} as (
+
+    select
+        learnt.*,
+        {%- for name in names %}
+        fit.b_{{ name }},
+        {%- endfor %}
+        {%- if loop.first and not offset %}
+        -- Where least squares start: each row a quarter away from its outcome.
+        0.25e0 + {{ outcome }} / 2 as p,
+        {%- else %}
+        {{ trendcast.logistic('fit', 'learnt', regressors, offset) }} as p,
+        {%- endif %}
+        1.0e0 as one
+    from {{ rows }} as learnt
+    inner join fit_{{ round - 1 }} as fit
+        on
+            {%- for key in keys %}
+            {{ 'and ' if not loop.first }}learnt.{{ key }} = fit.{{ key }}
+            {%- endfor %}
+
+),
+
+weighed_{{ round }} as (
+
+    select
+        chances.*,
+        p * (1 - p) as w,
+        {{ outcome }} - p {{ '+ p * (1 - p) * ln(p / (1 - p))' if loop.first and not offset }} as gradient
+    from chances_{{ round }} as chances
+
+),
+
+sums_{{ round }} as (
+
+    select
+        {%- for key in keys %}
+        {{ key }},
+        {%- endfor %}
+        count(*) as n_rows,
+        {%- for a, b in trendcast.pairs_of(names) %}
+        {{ penalty ~ 'e0 + ' if penalty and a == b -}}
+        cast(sum(cast(w * {{ a }} * {{ b }} as {{ trendcast.type_fine() }})) as {{ trendcast.type_double() }})
+        as m_{{ a }}_{{ b }},
+        {%- endfor %}
+        {%- for name in names %}
+        cast(sum(cast(gradient * {{ name }} as {{ trendcast.type_fine() }})) as {{ trendcast.type_double() }})
+        {{- ' - ' ~ penalty ~ 'e0 * max(b_' ~ name ~ ')' if penalty }} as g_{{ name }},
+        max(b_{{ name }}) as b_{{ name }},
+        {%- endfor %}
+        cast(sum({{ outcome }}) as {{ trendcast.type_double() }}) as n_true
+    from weighed_{{ round }}
+    {{ trendcast.group_by(keys | length) }}
+
+),
+
+-- Newton's step: the information matrix against the gradient, the intercept taken out first.
+centred_{{ round }} as (
+
+    select
+        {%- for key in keys %}
+        {{ key }},
+        {%- endfor %}
+        n_rows,
+        n_true,
+        {%- for a, b in trendcast.pairs_of(regressors) %}
+        m_{{ a }}_{{ b }} - m_one_{{ a }} * m_one_{{ b }} / m_one_one as s_{{ a }}_{{ b }},
+        {%- endfor %}
+        {%- for name in regressors %}
+        g_{{ name }} - m_one_{{ name }} * g_one / m_one_one as s_{{ name }}_y,
+        m_one_{{ name }} / m_one_one as mean_{{ name }},
+        {%- endfor %}
+        {%- for name in names %}
+        b_{{ name }},
+        {%- endfor %}
+        0.0e0 as s_y_y,
+        g_one / m_one_one as step_one
+    from sums_{{ round }}
+
+),
+
+{{ trendcast.swept('centred_' ~ round, regressors, keys + ['n_rows', 'n_true', 'step_one', 'b_one']
+    + trendcast.prefixed('mean_', regressors) + trendcast.prefixed('b_', regressors),
+    prefix='r' ~ round ~ '_') }},
+
+{{ 'logistic_fit' if loop.last else 'fit_' ~ round }} as (
+
+    select
+        {%- for key in keys %}
+        {{ key }},
+        {%- endfor %}
+        {%- for name in regressors %}
+        b_{{ name }} + case when is_{{ name }} then s_{{ name }}_y else 0 end as b_{{ name }},
+        {%- endfor %}
+        b_one + step_one
+        {%- for name in regressors %}
+        - case when is_{{ name }} then s_{{ name }}_y * mean_{{ name }} else 0 end
+        {%- endfor %} as b_one,
+        n_rows,
+        n_true
+    from r{{ round }}_swept
+
+){{ ',' if not loop.last }}
+{%- endfor %}
+{%- endmacro %}
+
+{#- BG/NBD (Fader, Hardie & Lee 2005): the logarithm of the odds that a customer with repeat orders has left, by the parameters
+    r, alpha, a and b of an alias; `repeats` is at least 1, days are from the first order to the last and to the cutoff. -#}
+{% macro log_odds_of_leaving(model, repeats, days_to_last, days_known) -%}
+    {%- set late -%}
+    ({{ model }}.alpha + {{ days_known }}) / ({{ model }}.alpha + {{ days_to_last }})
+    {%- endset -%}
+    ln({{ model }}.a / ({{ model }}.b + {{ repeats }} - 1)) + ({{ model }}.r + {{ repeats }}) * ln({{ late }})
 {%- endmacro %}

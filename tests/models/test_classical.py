@@ -101,7 +101,9 @@ def test_chance_is_not_taken_for_a_season() -> None:
 
 def test_methods_that_erred_count_less() -> None:
     # Two methods, the second wrong by twice as much: a quarter of the square, so 16:1 at power 2.
-    mean = classical._average(np.array([[[1.0]], [[2.0]]]), [np.array([[1.0], [4.0]])], power=2.0)
+    means = np.array([[[1.0]], [[2.0]]])
+    weight = classical._weight([np.array([[1.0], [4.0]])], 2.0, means)
+    mean = classical._average(means, weight)
     assert mean[0, 0] == pytest.approx((16 * 1 + 1 * 2) / 17)
 
 
@@ -140,3 +142,49 @@ def test_what_was_saved_forecasts_the_same(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(TrendcastError, match="classical"):
         ClassicalConfig.from_settings(setting)
+
+
+# --- Explanations ---
+
+
+@pytest.mark.parametrize("season_by", ["factor", "summand"])
+def test_the_parts_are_the_level_trend_and_season_that_were_planted(season_by: str) -> None:
+    t = np.arange(84)
+    level, growth = 100.0, 0.5 * t
+    factor = YEAR[t % 12] / YEAR.mean()
+    y = (level + growth) * factor if season_by == "factor" else level + growth + 100 * (factor - 1)
+    mean, _, _, parts, *_ = expect(y[None, :72], 12, 12, ClassicalConfig(), counts=False)
+    assert parts.sum(axis=-1) == pytest.approx(mean)  # nothing had to be bounded
+    level_part, trend, season = parts[0].T
+    planted = y[72:] - level - growth[72:]
+    assert season == pytest.approx(planted, abs=8)
+    assert level_part == pytest.approx(np.full(12, level + growth[71]), abs=8)
+    assert 1 < trend[-1] < 1.2 * 0.5 * 12 and (np.diff(trend) > 0).all()
+
+
+def test_explanations_add_up_to_the_forecast() -> None:
+    panel = features()
+    cutoff = LAST_T - HORIZON
+    model = Classical()
+    model.fit(panel, cutoff, 7, print)
+    explained = model.explain(panel, cutoff).to_pandas()
+    keys = ["series_id", "cutoff", "target_date", "lead"]
+    assert not explained.duplicated([*keys, "component"]).any()
+    mean = model.forecast(panel, cutoff).to_pandas().set_index(keys)["mean"]
+    total = explained.groupby(keys)["contribution"].sum().loc[mean.index]
+    assert total.to_numpy() == pytest.approx(mean.to_numpy())
+
+
+def test_what_bounding_adds_has_a_name() -> None:
+    panel = features()
+    model = Classical()
+    found = model._outlook(panel, LAST_T - HORIZON)
+    horizon = found.mean.shape[1]
+    found.parts[:2] = 0.0
+    found.parts[0, :, 1] = -5.0
+    found.parts[1, :, 0] = 9.0
+    found.mean[0], found.mean[1] = 0.0, 7.0
+    explained = model.explain(panel, LAST_T - HORIZON).to_pandas()
+    of = explained.groupby(["series_id", "component"])["contribution"].sum() / horizon
+    assert of[found.series_id[0]].to_dict() == {"level": 0.0, "trend": -5.0, "floor": 5.0}
+    assert of[found.series_id[1]].to_dict() == {"level": 9.0, "ceiling": -2.0}

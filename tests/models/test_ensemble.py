@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -277,3 +278,39 @@ def test_small_series_count_in_their_own_unit() -> None:
     assert large == pytest.approx(small / 100)
     assert unknown == none == 0
     assert _row_weights(np.full(3, np.nan)) == pytest.approx(1)
+
+
+# --- Explanations ---
+
+
+def test_members_explanations_are_mixed_as_their_means_are() -> None:
+    rows = rows_of(np.random.default_rng(3))
+    found = learnt(rows)
+    keys = pa.table({"series_id": rows.series_id.tolist(), "lead": rows.lead})
+    day = pa.repeat(pa.scalar(0), len(rows))
+    keys = keys.append_column("cutoff", day).append_column("target_date", day)
+
+    def explained(member: int, index: np.ndarray, share: float) -> pa.Table:
+        parts = [("level", share), ("season", 1 - share)]
+        return pa.concat_tables(
+            keys.take(pa.array(index))
+            .append_column("component", pa.repeat(pa.scalar(name), len(index)))
+            .append_column("contribution", pa.array(part * rows.mean[member, index]))
+            for name, part in parts
+        )
+
+    n = len(rows)
+    some = np.arange(n // 2 // HORIZON * HORIZON)[::-1]
+    members = {"a": explained(0, np.arange(n), 0.7), "b": explained(1, some, 0.2)}
+    frame = found.explain(rows, keys, members).to_pandas()
+    assert not frame.duplicated(["series_id", "lead", "component"]).any()
+    total = frame.groupby(["series_id", "lead"])["contribution"].sum()
+    order = list(zip(rows.series_id, rows.lead, strict=True))
+    np.testing.assert_allclose(total.loc[order], found.combine(rows).mean[0], rtol=1e-9)
+    # Of c nothing is known, of b only the first half.
+    assert set(frame["component"]) == {"level", "season", "b", "c"}
+    unknown = set(frame.loc[frame["component"] == "b", "series_id"])
+    assert unknown == set(rows.series_id[len(some) :])
+    level = frame[frame["component"] == "level"].set_index(["series_id", "lead"])["contribution"]
+    last = order[-1]
+    assert level[last] == pytest.approx(0.7 * found.shares(rows)[-1, 0] * rows.mean[0, -1])

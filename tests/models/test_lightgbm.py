@@ -32,9 +32,9 @@ COLUMNS = (
     Column("y", "ftr_history", "history", "demand"),
     Column("mean_medium", "ftr_history", "history", "demand"),
     Column("age", "ftr_history", "history", "none", wide=True),
-    Column("share", "ftr_design", "history", "none", wide=True),
+    Column("share", "ftr_cutoff", "history", "none", wide=True),
     Column("season_last", "ftr_history", "season", "demand"),
-    Column("promotion", "ftr_known", "known"),
+    Column("promotion", "ftr_known", "known", component="promotion"),
     Column("is_monday", "ftr_calendar", "known"),
 )
 SMALL = {"max_rows": 20_000, "max_rounds": 60, "train_cutoffs": 40, "min_rows": 20}
@@ -112,9 +112,7 @@ def features_on(
     connection.execute("create table int_series as select 0 as first_t")
     connection.execute(
         """
-        create view ftr_design as
-        select history.*, history.t as cutoff_t, leads.lead, cast(history.t % 5 as double) as share
-        from ftr_history as history cross join (select unnest(range(1, 15)) as lead) as leads
+        create view ftr_cutoff as select *, cast(t % 5 as double) as share from ftr_history
         """
     )
     warehouse = DuckDBWarehouse(connection, ":memory:")
@@ -346,3 +344,36 @@ def test_the_spread_is_plain_data() -> None:
     spread = measured(np.ones(10), np.ones(10), counts=True)
     again = Spread(**json.loads(json.dumps(dataclasses.asdict(spread))))
     assert again == spread
+
+
+# --- Explanations ---
+
+
+def test_explanations_add_up_and_a_promotion_is_found_under_its_name() -> None:
+    y, promotion = demand(np.random.default_rng(5))
+    features = features_on(y, promotion)
+    model = LightGBM()
+    model.fit(features, LAST_T - 1, 1, lambda _: None)
+    explained = model.explain(features, LAST_T - 1)
+    assert explained == model.explain(features, LAST_T - 1)
+    frame, means = explained.to_pandas(), model.forecast(features, LAST_T - 1).to_pandas()
+    keys = ["series_id", "lead"]
+    means = means.set_index(keys)["mean"]
+    totals = frame.groupby(keys)["contribution"].sum().loc[means.index]
+    np.testing.assert_allclose(totals, means, rtol=1e-6)
+    part = frame[frame["component"] == "promotion"].set_index(keys)["contribution"].loc[means.index]
+    share = (part / means).to_numpy().reshape(len(y), HORIZON)
+    planned = promotion[:, LAST_T:] == 1
+    # Promotions double demand, so half of the mean of a promoted day is theirs, less what the average has of them.
+    assert share[planned].mean() > 0.25
+    assert share[~planned].mean() < 0.0
+
+
+def test_only_the_largest_series_are_explained_where_there_are_too_many() -> None:
+    y, promotion = demand(np.random.default_rng(5))
+    features = features_on(y, promotion, project=FakeProject(explain_rows=3 * HORIZON + 1))
+    model = LightGBM()
+    model.fit(features, LAST_T - 1, 1, lambda _: None)
+    explained = set(model.explain(features, LAST_T - 1).column("series_id").to_pylist())
+    largest = np.argsort(-y[:, LAST_T - 28 :].mean(axis=1))[:3]
+    assert explained == {f"s{i:02}" for i in largest}

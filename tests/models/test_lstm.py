@@ -170,6 +170,41 @@ def test_revenue_is_not_rounded_and_small_quantiles_are_zero():
     assert not np.array_equal(positive, np.rint(positive))
 
 
+# --- What it tells of its forecasts ---
+
+COMPONENTS = {"season_mean": "season", "mean_28": "level"} | {
+    f"day_{d}": "calendar" for d in range(6)
+}
+
+
+def test_explanations_find_the_planted_week_and_add_up(weekly, cutoff, model):
+    forecast = model.predict(weekly, cutoff)
+    series, names, parts = model.explain(weekly, forecast, COMPONENTS, 20)
+    assert names == ["level", "season", "calendar"]
+    chosen = np.isin(forecast.series_id, series)
+    totals = forecast.mean.sum(axis=1)
+    assert chosen.sum() == 20 and totals[chosen].min() >= totals[~chosen].max()
+    np.testing.assert_allclose(parts.sum(axis=-1), forecast.mean[chosen], rtol=1e-6)
+    # In units of the average: the level is about the same every day, the rest is the pattern of the week.
+    level, season, calendar = (parts.sum(axis=0) / forecast.mean[chosen].mean(axis=1).sum()).T
+    assert np.ptp(level) < 0.1
+    days = np.arange(cutoff + 1, cutoff + 1 + HORIZON) % 7
+    assert np.corrcoef(season + calendar, PATTERN[days])[0, 1] > 0.98
+    assert np.ptp(season + calendar) == pytest.approx(np.ptp(PATTERN), abs=0.3)
+
+
+def test_what_says_nothing_is_known_of_every_column_but_the_levels(model):
+    places = model.frame.places(COMPONENTS)
+    known, bases = len(model.frame.known_columns), model.frame.sizes["bases"]
+    assert [place[:2] for place in places["calendar"]] == [("future", j) for j in range(known)]
+    assert [j for name, j, _ in places["season"] if name == "bases"] == list(range(1, bases))
+    assert not any(name == "present" for rows in places.values() for name, _, _ in rows)
+    # Every set of components costs a forecast, so what is beyond six is not told apart.
+    many = model.frame.places({f"day_{d}": f"own_{d}" for d in range(6)} | {"mean_28": "level"})
+    assert list(many) == ["season", "other", "own_0", "own_1", "own_2"]
+    assert sum(map(len, many.values())) == sum(map(len, places.values()))
+
+
 # --- What it may know ---
 
 

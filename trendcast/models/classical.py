@@ -17,6 +17,8 @@ beat the best of them (M4: Makridakis, Spiliotis & Assimakopoulos, IJF 2020). Th
 Every smoothing constant of a grid is tried on every series in one pass over the periods, with arrays and no loop over
 series: 30,000 series take seconds, a result is the same on every machine, and no optimizer can fail to converge.
 
+Every method is a sum of level, trend and season, and so is their average: that is its explanation.
+
 Shapes: N series, T periods, H leads, G settings of a grid, M methods, S positions in a season. Periods before a
 series began are NaN.
 """
@@ -41,6 +43,7 @@ from trendcast.models.base import (
     config_from_settings,
     read_artifact,
 )
+from trendcast.models.explanations import explanation_table
 from trendcast.models.spread import Spread, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
@@ -109,13 +112,17 @@ class ClassicalConfig:
 
 @dataclass(frozen=True)
 class _Outlook:
-    """What is expected after a cutoff: mean and variance, [N, H], and how earlier forecasts fared, rows [R]."""
+    """What is expected after a cutoff: mean and variance, [N, H], and how earlier forecasts fared, rows [R].
+
+    ``parts`` [N, H, 3] are level, trend and season, before the mean is bounded.
+    """
 
     series_id: npt.NDArray[np.str_]
     counts: bool  # demand comes in whole units
     mean: Array
     variance: Array
     ceiling: Array  # [N], what no quantile is above
+    parts: Array
     past_actual: Array
     past_mean: Array
     past_variance: Array
@@ -165,9 +172,14 @@ class Classical:
         forecast = Forecast(found.series_id, cutoff_t, found.mean, quantiles)
         return forecast_table(forecast, features.dates)
 
-    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
-        """Return None: an average of methods has no components of its own."""
-        return None
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Level, trend and season of the methods, by their weights; ``floor`` and ``ceiling`` are what bounding the mean changed."""
+        found = self._outlook(features, cutoff_t)
+        rest = found.mean - found.parts.sum(axis=-1)
+        rest[np.abs(rest) < 1e-9 * (1 + found.mean)] = 0.0  # rounding
+        contributions = np.dstack([found.parts, np.maximum(rest, 0), np.minimum(rest, 0)])
+        names = ["level", "trend", "season", "floor", "ceiling"]
+        return explanation_table(found.series_id, cutoff_t, features.dates, names, contributions)
 
     def coefficients(self) -> pa.Table | None:
         """Return None."""
@@ -233,7 +245,7 @@ def _history(features: Features, t: int, span: int) -> tuple[npt.NDArray[np.str_
 
 def expect(
     y: Array, season: int, horizon: int, config: ClassicalConfig, *, counts: bool
-) -> tuple[Array, Array, Array, Array, Array, Array, npt.NDArray[np.int64]]:
+) -> tuple[Array, Array, Array, Array, Array, Array, Array, npt.NDArray[np.int64]]:
     """Forecast series from their end, with methods weighed by their errors at earlier origins.
 
     Parameters
@@ -246,24 +258,30 @@ def expect(
     Returns
     -------
     tuple
-        Mean and variance [N, H], what no quantile is above [N], and for the forecasts from earlier origins, with
-        weights that did not see how that origin turned out: actual, mean, variance and lead, [R] each.
+        Mean and variance [N, H], what no quantile is above [N], the mean's level, trend and season before it is bounded
+        [N, H, 3], and for the forecasts from earlier origins, with weights that did not see how that origin turned out:
+        actual, mean, variance and lead, [R] each.
     """
-    means, variance = _methods(y, season, horizon, counts=counts)
+    means, variance, stages = _methods(y, season, horizon, counts=counts)
     step = max(1, horizon // 2)
     past = []
     for back in range(step, config.origins * step + 1, step):
         if y.shape[1] - back >= 2:
             actual = y[:, -back:][:, :horizon]
-            past.append((actual, *_methods(y[:, :-back], season, actual.shape[1], counts=counts)))
+            found = _methods(y[:, :-back], season, actual.shape[1], counts=counts)
+            past.append((actual, *found[:2]))
     # Squares and not absolute errors: of sparse demand those would choose whatever forecasts nothing.
     errors = [_mean_square(p_means - actual) for actual, p_means, _ in past]
     ceiling = CEILING * _nanmax(y)
-    mean = _bounded(_average(means, errors, config.power), ceiling, counts=counts)
+    weight = _weight(errors, config.power, means)
+    mean = _bounded(_average(means, weight), ceiling, counts=counts)
+    parts = np.diff(np.einsum("mn,smnh->nhs", weight, stages), axis=-1, prepend=0)
     rows = []
     for k, (actual, p_means, p_variance) in enumerate(past):
-        p_mean = _average(p_means, errors[:k] + errors[k + 1 :], config.power)
-        p_mean = _bounded(p_mean, CEILING * _nanmax(y[:, : -step * (k + 1)]), counts=counts)
+        weight = _weight(errors[:k] + errors[k + 1 :], config.power, p_means)
+        p_mean = _bounded(
+            _average(p_means, weight), CEILING * _nanmax(y[:, : -step * (k + 1)]), counts=counts
+        )
         # Of a series that never sold nothing can be learnt about one that does.
         there = np.isfinite(actual) & (p_mean > 0)
         lead = np.broadcast_to(np.arange(1, actual.shape[1] + 1), actual.shape)
@@ -271,18 +289,22 @@ def expect(
         rows.append((actual[there], p_mean[there], spread[there], lead[there]))
     none = (np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64))
     joined = [np.concatenate(v) for v in zip(*rows, strict=True)] if rows else list(none)
-    return (mean, _carried(mean, variance, counts=counts), ceiling, *joined)  # type: ignore[return-value]
+    return (mean, _carried(mean, variance, counts=counts), ceiling, parts, *joined)
 
 
-def _average(means: Array, errors: list[Array], power: float) -> Array:
-    """Weigh methods [M, N, H] by their mean squared errors [M, N] at some origins; alike where there are none. Never negative."""
+def _weight(errors: list[Array], power: float, means: Array) -> Array:
+    """Return what methods [M, N, H] count by their mean squared errors [M, N] at some origins, [M, N]; alike where there are none."""
     if not errors:
-        return np.asarray(np.maximum(means.mean(axis=0), 0))
+        return np.full(means.shape[:2], 1 / len(means))
     error = _nanmean(np.stack(errors), 0)
     typical = error.mean(axis=0)
     ratio = np.where(typical > 0, error / np.where(typical > 0, typical, 1), 1.0)
     weight = np.where(np.isfinite(ratio), np.maximum(ratio, 1e-3), 1.0) ** -power
-    weight /= weight.sum(axis=0)
+    return np.asarray(weight / weight.sum(axis=0))
+
+
+def _average(means: Array, weight: Array) -> Array:
+    """Return the average of methods [M, N, H] by weights [M, N], never negative."""
     # Not before: a mean of methods each cut off at 0 would be too high.
     return np.asarray(np.maximum(np.einsum("mn,mnh->nh", weight, means), 0))
 
@@ -301,9 +323,10 @@ def _carried(mean: Array, variance: Array, *, counts: bool) -> Array:
     return np.maximum(carried, LEAST_LEVEL if counts else 0.0).reshape(n, horizon)
 
 
-def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Array, Array]:
+def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Array, Array, Array]:
     """Return every method's forecasts from the end, [M, N, H], and the variance of their average, [N, H].
 
+    Also how the forecasts come about, [3, M, N, H]: the level, with the trend, and with the season, not yet bounded.
     NaN for series that had not begun.
     """
     begun = np.isfinite(y).any(axis=1)
@@ -313,7 +336,7 @@ def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Arra
     positive = begun & ~(recent <= 0).any(axis=1)
     # Taken for a season of demand that mostly does not come, chance would be added to every zero.
     sparse = begun & ((recent == 0).sum(axis=1) > SPARSE * np.isfinite(recent).sum(axis=1))
-    found = np.full((8, len(y), horizon), np.nan)
+    stages = np.full((3, 8, len(y), horizon), np.nan)
     variance = np.full((len(y), horizon), np.nan)
     ahead = np.arange(horizon) % season
     for of, kind in ((begun, 0), (positive, 1)):
@@ -324,21 +347,21 @@ def _methods(y: Array, season: int, horizon: int, *, counts: bool) -> tuple[Arra
         if not kind:
             index[sparse[of]] = 0.0
         if kind:
-            means, spread = _smooth(values / index[:, position], horizon, season)
-            means, spread = means * index[:, ahead], spread * (index**2).mean(axis=1)[:, None]
+            level, means, spread = _smooth(values / index[:, position], horizon, season)
+            whole, spread = means * index[:, ahead], spread * (index**2).mean(axis=1)[:, None]
         else:
-            means, spread = _smooth(values - index[:, position], horizon, season)
-            means = means + index[:, ahead]
-        found[4 * kind : 4 * kind + 4, of] = means
+            level, means, spread = _smooth(values - index[:, position], horizon, season)
+            whole = means + index[:, ahead]
+        stages[:, 4 * kind : 4 * kind + 4, of] = level, means, whole
         variance[of] = np.where(np.isnan(variance[of]), spread, (spread + variance[of]) / 2)
-    found[4:, ~positive] = found[:4, ~positive]
+    stages[:, 4:, ~positive] = stages[:, :4, ~positive]
     ceiling = CEILING * _nanmax(y)[:, None]
-    found = np.clip(found, -ceiling, ceiling)
+    found = np.clip(stages[2], -ceiling, ceiling)
     if counts:
         # Drawn to the variance of a count, so that a quiet year is not taken for certainty.
         level = np.maximum(_nanmean(found, 0).mean(axis=1), LEAST_LEVEL)[:, None]
         variance = (2 * variance + level) / 3
-    return found, np.maximum(variance, 1e-12)
+    return found, np.maximum(variance, 1e-12), stages
 
 
 def seasonal_index(
@@ -396,8 +419,11 @@ def _centred_average(y: Array, season: int) -> Array | None:
     return out
 
 
-def _smooth(z: Array, horizon: int, season: int) -> tuple[Array, Array]:
-    """Return the forecasts of the methods without season, [4, N, H], and the variance of their errors, [N, H]."""
+def _smooth(z: Array, horizon: int, season: int) -> tuple[Array, Array, Array]:
+    """Return the methods' levels and forecasts without season, [4, N, H] each, and the variance of their errors, [N, H].
+
+    An autoregression's way back to its mean counts as level, for it has no slope.
+    """
     grid = np.array(SIMPLE + DAMPED)
     square, level, trend = _filter(z, grid)
     row = np.arange(len(z))
@@ -406,16 +432,18 @@ def _smooth(z: Array, horizon: int, season: int) -> tuple[Array, Array]:
     lead = np.arange(1, horizon + 1)
     alpha = grid[simple, 0]
     flat = np.repeat(level[row, simple][:, None], horizon, axis=1)
-    sloped = level[row, damped][:, None] + trend[row, damped][:, None] * np.cumsum(
+    start = np.repeat(level[row, damped][:, None], horizon, axis=1)
+    sloped = start + trend[row, damped][:, None] * np.cumsum(
         grid[damped, 2][:, None] ** lead, axis=1
     )
     # Smoothing with drift lags behind a trend line by (1 - alpha) / alpha periods; bounded for a slow average.
     late = np.minimum(1 / alpha, 20) - 1
     theta = flat + _slope(z)[:, None] / 2 * (lead + late[:, None])
-    means = np.stack([flat, sloped, theta, _autoregression(z, horizon, season)])
+    back = _autoregression(z, horizon, season)
+    levels, means = np.stack([flat, start, flat, back]), np.stack([flat, sloped, theta, back])
     one_step = (square[row, simple] + square[row, damped]) / 2
     # Errors of simple smoothing grow so with the lead (Hyndman et al. 2008, chapter 6).
-    return means, one_step[:, None] * (1 + (lead - 1) * alpha[:, None] ** 2)
+    return levels, means, one_step[:, None] * (1 + (lead - 1) * alpha[:, None] ** 2)
 
 
 def _filter(z: Array, grid: Array) -> tuple[Array, Array, Array]:

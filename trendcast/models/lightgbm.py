@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from trendcast.design import Design, Keys
+from trendcast.design import OWN_FEATURES, Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import (
     QUANTILES,
@@ -32,6 +32,7 @@ from trendcast.models.base import (
     config_from_settings,
     read_artifact,
 )
+from trendcast.models.explanations import explanation_table, in_units, largest
 from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PREDICT_ROWS = 200_000
+EXPLAIN_ROWS = 10_000  # explained at once: a number per feature each
 RATIO_LIMIT = 100.0  # a target is at most this many times the level
 
 
@@ -69,6 +71,8 @@ class LightGBMConfig:
         Of the trees; the number of rounds is the one after which the held-out horizons no longer improve on average.
     max_categories
         A category with more values than this is left out: it learns single series by heart.
+    explain_rows
+        Forecasts taken apart, at most, in whole series from the largest on: it takes far longer than forecasting them.
     threads
         Of LightGBM; the result does not depend on them. Several wait for the slowest at every node, which costs
         more than it brings on a busy machine.
@@ -89,11 +93,14 @@ class LightGBMConfig:
     penalty: float = 1.0
     max_bin: int = 127
     max_categories: int = 100
+    explain_rows: int = 20_000
     threads: int = 1
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        for name in ("max_rows", "train_cutoffs", "windows", "max_rounds", "threads"):
+        for name in (
+            *("max_rows", "train_cutoffs", "windows", "max_rounds", "threads", "explain_rows"),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ModelError(
@@ -227,8 +234,36 @@ class LightGBM:
         return forecast_table(forecast, features.dates)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
-        """Return None: the trees' forecasts multiply, they do not add."""
-        return None
+        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts.
+
+        TreeSHAP (Lundberg et al., Nature Machine Intelligence 2020) takes the logarithm of the mean over the level apart.
+        The logarithmic mean of the forecast and of what trees say on average turns these parts into units of the
+        measure and leaves no residual (LMDI: Ang, Energy Policy 2005). What trees say on average counts as level.
+        """
+        if self._spread is None:
+            raise ModelError("lightgbm is neither trained nor loaded")
+        design = Design(features, [cutoff_t], cutoff_t, categories=self._about["categories"])
+        self._check(design)
+        keys = design.keys([cutoff_t])
+        most = LightGBMConfig.from_settings(features.settings.lightgbm).explain_rows
+        horizon = design.horizon
+        chosen = largest(design.scale(keys)[0][::horizon], most // horizon)
+        keys = keys.take((chosen[:, None] * horizon + np.arange(horizon)).ravel())
+        components = _components(features, design)
+        names = list(dict.fromkeys(["level", *components]))
+        into = np.zeros((len(components), len(names)))
+        into[np.arange(len(components)), [names.index(c) for c in components]] = 1
+        out = np.empty((len(keys), len(names)))
+        for start in range(0, len(keys), EXPLAIN_ROWS):
+            rows = slice(start, start + EXPLAIN_ROWS)
+            part = keys.take(rows)
+            shares = self._booster.predict(design.matrix(part), pred_contrib=True)
+            base = np.exp(shares[:, -1]) * design.scale(part)[0].astype(np.float64)
+            out[rows] = in_units(shares[:, :-1] @ into, base)
+            out[rows, 0] += base
+        series_id = np.asarray(design.series_id, dtype=np.str_)[keys.series[::horizon]]
+        contributions = out.reshape(len(chosen), horizon, len(names))
+        return explanation_table(series_id, cutoff_t, features.dates, names, contributions)
 
     def coefficients(self) -> pa.Table | None:
         """Return None."""
@@ -278,6 +313,16 @@ class LightGBM:
                 f"The stored lightgbm was trained on other features: missing now {gone}, new {new}. "
                 "Train again with `trendcast train`."
             )
+
+
+def _components(features: Features, design: Design) -> list[str]:
+    """Return what each feature counts under, in the order of the matrix."""
+    found = {
+        c.name: c.component
+        for c in features.project.with_role("history", "season", "known", wide=True)
+    }
+    found |= dict.fromkeys(OWN_FEATURES, "level")
+    return [found.get(name, "other") for name in design.names]
 
 
 def _cutoffs(features: Features, config: LightGBMConfig, end_t: int) -> list[int]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,11 +34,14 @@ from trendcast.models.base import (
     config_from_settings,
     read_artifact,
 )
+from trendcast.models.explanations import in_units, largest, shapley
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
 FORMAT = 1  # of the JSON beside the weights
 CELLS = ("lstm", "gru", "rnn")
 REFITS = ("none", "continue", "full")
+MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its own
+EXPLAIN_SERIES = 512  # explained at once
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 
@@ -85,6 +88,8 @@ class LSTMConfig:
         found).
     n_seeds : int
         Networks trained and averaged.
+    explain_rows : int
+        Forecasts taken apart, at most, in whole series from the largest on.
     """
 
     cell: str = "lstm"
@@ -106,12 +111,16 @@ class LSTMConfig:
     validation_cutoffs: int = 2
     refit: str = "continue"
     n_seeds: int = 1
+    explain_rows: int = 200_000
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
         _one_of("cell", self.cell, CELLS)
         _one_of("refit", self.refit, REFITS)
-        for name in ("units", "hidden", "batch_size", "steps_per_epoch", "max_epochs", "n_seeds"):
+        for name in (
+            *("units", "hidden", "batch_size", "steps_per_epoch", "max_epochs", "n_seeds"),
+            "explain_rows",
+        ):
             value = getattr(self, name)
             if value < 1:
                 raise ModelError(f"lstm setting {name!r} must be at least 1, got {value}")
@@ -325,6 +334,46 @@ class Frame:
         mean, std = (np.asarray(c, np.float32) for c in self.constants[role])
         out: FloatArray = np.clip((values - mean) / std, -8, 8)
         return out
+
+    def places(self, components: Mapping[str, str]) -> dict[str, list[tuple[str, int, float]]]:
+        """Return where each component is in the inputs: input, column, and the value there that says nothing.
+
+        That is a known feature's mean in training; of what scales with demand, the level. What the encoder reads, the
+        level itself and everything static count as ``level``, which is in all forecasts and in none of the lists.
+
+        Parameters
+        ----------
+        components
+            Of the feature columns; a column without one is ``other``.
+        """
+        known, bases, even = len(self.known_columns), self.sizes["bases"], math.asinh(1.0)
+        by_unit: dict[str, list[str]] = {"none": [], "demand": []}
+        for name, unit in zip(self.season_columns, self.season_units, strict=True):
+            by_unit[unit].append(name)
+        plain, demand = by_unit["none"], by_unit["demand"]
+        found: dict[str, list[tuple[str, int, float]]] = {}
+
+        def add(component: str, *places: tuple[str, int, float]) -> None:
+            found.setdefault(component, []).extend(places)
+
+        for j in range(1, bases):
+            named = (
+                j - bases + len(demand)
+            )  # the seasonal means that the frame itself takes come first
+            component = components.get(demand[named], "other") if named >= 0 else "season"
+            add(component, ("bases", j, 1.0), ("future", known + len(plain) + j, even))
+        for j, name in enumerate([*self.known_columns, *plain]):
+            add(components.get(name, "other"), ("future", j, 0.0))
+        for j, (name, unit) in enumerate(
+            zip(self.history_columns, self.history_units, strict=True)
+        ):
+            neutral = even if unit == "demand" else 0.0
+            add(components.get(name, "other"), ("present", j, neutral))
+        found.pop("level", None)
+        for name in list(found)[MOST_GROUPS - 1 :] if len(found) > MOST_GROUPS else ():
+            if name != "other":
+                add("other", *found.pop(name))
+        return found
 
     def finish(self, quantiles: FloatArray) -> FloatArray:
         """Return ordered quantiles that demand can take, [..., Q].
@@ -576,6 +625,53 @@ class LSTMForecaster:
         mean, quantiles = _predict(self.networks, frame, panel, series, cutoff)
         return Forecast(panel.series_id[series], cutoff, mean, quantiles)
 
+    def explain(
+        self, panel: Panel, forecast: Forecast, components: Mapping[str, str], most: int
+    ) -> tuple[npt.NDArray[np.str_], list[str], npt.NDArray[np.float64]]:
+        """Take the means of the largest series apart into components.
+
+        Every set of components is forecast without the others (``Frame.places``); what one adds to the logarithm of the
+        mean on average over all orders is its Shapley value, exactly. The logarithmic mean turns these into units.
+
+        Parameters
+        ----------
+        panel
+            What the forecast was made from.
+        forecast
+            What ``predict`` returned for it; the parts add up to its means.
+        components
+            Component of each feature column.
+        most
+            Series explained, at most.
+
+        Returns
+        -------
+        series [n], names [C], contributions [n, H, C]
+            The first component is ``level``.
+        """
+        frame = self._fitted()
+        series = np.flatnonzero(panel.start <= forecast.cutoff)
+        chosen = largest(forecast.mean.sum(axis=1), most)
+        groups, static = frame.places(components), frame.static_codes(panel)
+        out = np.empty((len(chosen), frame.horizon, 1 + len(groups)))
+        at = 0
+        for shard in _shards(series[chosen], EXPLAIN_SERIES):
+            windows = panel.windows(shard, np.full(len(shard), forecast.cutoff), frame.context)
+            inputs, level = frame.batch(windows, static[shard])
+            worth = np.empty((2 ** len(groups), len(shard), frame.horizon))
+            for code in range(len(worth)):
+                left_out = [g for k, g in enumerate(groups.values()) if not code >> k & 1]
+                part = _without(inputs, left_out)
+                outputs = [n.predict_on_batch(part)[:, :, 0] for n in self.networks]
+                worth[code] = np.mean(outputs, axis=0, dtype=np.float64) * level[:, None]
+            rows = slice(at, at + len(shard))
+            out[rows, :, 0] = worth[0]
+            out[rows, :, 1:] = in_units(np.moveaxis(shapley(np.log(worth)), 0, -1), worth[0])
+            at += len(shard)
+        # The network rounds a little differently when it is given other series beside these.
+        out *= (forecast.mean[chosen] / out.sum(axis=-1))[:, :, None]
+        return forecast.series_id[chosen], ["level", *groups], out
+
     def save(self, directory: Path) -> list[Path]:
         """Write ``lstm.json`` and one ``.keras`` file per network."""
         frame = self._fitted()
@@ -651,6 +747,15 @@ def _predict(
         quantiles[at : at + len(shard)] = frame.finish(output[:, :, 1:])
         at += len(shard)
     return mean, quantiles
+
+
+def _without(inputs: Batch, groups: list[list[tuple[str, int, float]]]) -> Batch:
+    """Return the inputs with some groups of columns saying nothing."""
+    changed = {place[0] for group in groups for place in group}
+    out = inputs | {name: inputs[name].copy() for name in changed}
+    for name, column, value in (place for group in groups for place in group):
+        out[name][..., column] = value
+    return out
 
 
 class _Trainer:

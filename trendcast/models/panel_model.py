@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trendcast.models.base import ModelError
+from trendcast.models.explanations import explanation_table
 from trendcast.models.lstm import LSTMConfig, LSTMForecaster
 from trendcast.models.tables import forecast_table
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from trendcast.features import Features
-    from trendcast.models.base import Forecaster
+    from trendcast.models.base import Forecast
 
 
 class LSTM:
@@ -25,7 +26,8 @@ class LSTM:
     refits_each_fold = False
 
     def __init__(self) -> None:
-        self._forecaster: Forecaster | None = None
+        self._forecaster: LSTMForecaster | None = None
+        self._latest: tuple[Features, Forecast] | None = None
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
@@ -33,6 +35,7 @@ class LSTM:
         """Train on the panel as it was at ``end_t``."""
         config = LSTMConfig.from_settings(features.settings.lstm)
         panel = features.panel.truncate(end_t)
+        self._latest = None
         self._forecaster = LSTMForecaster(config).fit(
             panel,
             seed=seed,
@@ -41,13 +44,20 @@ class LSTM:
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
         """Forecast every series from a cutoff."""
-        # Truncating is what keeps the model from seeing past the cutoff, whatever it reads.
-        forecast = self._fitted().predict(features.panel.truncate(cutoff_t), cutoff_t)
-        return forecast_table(forecast, features.dates)
+        return forecast_table(self._predicted(features, cutoff_t), features.dates)
 
-    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
-        """Return None: the network's forecasts are not additive."""
-        return None
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table:
+        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts."""
+        forecast = self._predicted(features, cutoff_t)
+        columns = features.project.with_role("history", "season", "known")
+        config = LSTMConfig.from_settings(features.settings.lstm)
+        series_id, names, contributions = self._fitted().explain(
+            features.panel.truncate(cutoff_t),
+            forecast,
+            {column.name: column.component for column in columns},
+            config.explain_rows // forecast.horizon,
+        )
+        return explanation_table(series_id, cutoff_t, features.dates, names, contributions)
 
     def coefficients(self) -> pa.Table | None:
         """Return None."""
@@ -59,9 +69,19 @@ class LSTM:
 
     def load(self, directory: Path) -> None:
         """Read them."""
+        self._latest = None
         self._forecaster = LSTMForecaster.load(directory)
 
-    def _fitted(self) -> Forecaster:
+    def _predicted(self, features: Features, cutoff_t: int) -> Forecast:
+        """Return the forecast from a cutoff; forecasting and explaining it runs the network once."""
+        latest = self._latest
+        if latest is None or latest[0] is not features or latest[1].cutoff != cutoff_t:
+            # Truncating is what keeps the model from seeing past the cutoff, whatever it reads.
+            made = self._fitted().predict(features.panel.truncate(cutoff_t), cutoff_t)
+            self._latest = latest = (features, made)
+        return latest[1]
+
+    def _fitted(self) -> LSTMForecaster:
         if self._forecaster is None:
             raise ModelError("the lstm is neither trained nor loaded")
         return self._forecaster

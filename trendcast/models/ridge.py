@@ -1,8 +1,8 @@
-"""Ridge regression that trains where the data is.
+"""Ridge regression by sufficient statistics.
 
 Ridge needs only X'X and X'y (Hoerl & Kennard 1970; Hastie, Tibshirani & Friedman, The Elements of
-Statistical Learning, 3.4): one SQL aggregate over the design matrix. Only that small matrix leaves the
-warehouse; coefficients go back as a table, and scoring and additive explanations are SQL.
+Statistical Learning, 3.4): one SQL aggregate over rows of the design matrix, gathered by position
+(`trendcast.design`) and lent to the engine as Arrow. Coefficients go back to the warehouse as a table.
 
 The target is demand over the series' level, weighted by the level: the variance of a count grows with
 its mean, so this is the efficient weighting, and with an unpenalised intercept the forecasts add up to
@@ -17,19 +17,21 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from trendcast.design import BATCH_ROWS, Design, Keys
 from trendcast.errors import ArtifactError, DataError
-from trendcast.models.base import QUANTILES, ModelError, read_artifact
-from trendcast.models.tables import QUANTILE_NAMES
-from trendcast.warehouse import quote
+from trendcast.models.base import QUANTILES, Forecast, ModelError, read_artifact
+from trendcast.models.explanations import explanation_table
+from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
+from trendcast.models.tables import forecast_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -39,15 +41,16 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
+ROWS = "ridge_rows"  # the name under which SQL reads what is learnt from
 # Relative to the unit diagonal of the correlations.
 PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FRACTION = 2**16  # resolution of the fixed-point design matrix
 RATIO_LIMIT = 100.0  # features are at most this many times the level
 ENTRY_LIMIT = 16000  # keeps the product of two fixed-point entries inside 64 bits
 COLLINEAR = 1e-6  # a feature with less than this share of its variance left over is dropped
-LEVEL_CLASSES = range(-7, 16)  # error quantiles are kept per power of two of the level
-MIN_ERRORS = 200  # a level class with fewer errors is pooled with its neighbours
+SPREAD_ROWS = 200_000  # the spread is measured on, at most
+SEASON_FALLBACK = "mean_short"  # of a series that has no whole season yet
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,29 @@ class Fit:
     """A fitted regression: plain data, all of which goes into the artefact."""
 
     features: list[str]
-    units: list[str]
     components: list[str]
     buckets: list[Bucket]
-    # Quantiles of the standardised errors, by "bucket:level class", on periods the fit did not see.
-    errors: dict[str, list[float]]
+    #: Measured on periods the fit did not see; None before it is.
+    spread: Spread | None
 
     @property
     def component_names(self) -> list[str]:
-        """The components of an explanation, each once."""
-        return list(dict.fromkeys([*self.components, "level"]))
+        """The components of an explanation, each once; the level comes first."""
+        return list(dict.fromkeys(["level", *self.components]))
+
+    def parts(self, rows: _Rows) -> Array:
+        """Return what each component adds to the mean of rows, [R, C]; their sum may be below zero."""
+        names = self.component_names
+        into = np.zeros((len(self.components), len(names)))
+        into[np.arange(len(self.components)), [names.index(c) for c in self.components]] = 1
+        out = np.empty((len(rows.level), len(names)))
+        for b, bucket in enumerate(self.buckets):
+            there = np.flatnonzero(rows.bucket == b)
+            weights = np.array(bucket.coefficients)[:, None] * into
+            # Not BLAS, whose sums may depend on the number of threads.
+            out[there] = np.einsum("rp,pc->rc", rows.matrix[there].astype(np.float64), weights)
+            out[there, 0] += bucket.intercept
+        return out * rows.level[:, None]
 
 
 class Ridge:
@@ -111,10 +127,17 @@ class Ridge:
         DataError
             The history up to ``end_t`` leaves no training rows.
         """
-        columns = features.project.design_columns
-        held_out_t = self._held_out(features, end_t)
+        progress("rows")
+        pairs = _training_pairs(features, end_t)
+        design = Design(features, list(pairs), end_t, wide=False)
+        keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
+        rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
+        columns = design.columns
+        del design, keys
+        is_held_out = rows.target_t > self._held_out(features, end_t)
         progress("sums")
-        gram = _gram(features, columns, end_t, held_out_t)
+        with features.lent(ROWS, rows.table(is_held_out)):
+            gram = _gram(features, columns)
         buckets, early = [], []
         for lead_bucket, train, held_out in gram:
             penalty = _choose_penalty(train, held_out)
@@ -122,15 +145,13 @@ class Ridge:
             buckets.append(_solve(lead_bucket, train + held_out, penalty))
         early_fit = Fit(
             features=[column.name for column in columns],
-            units=[column.unit for column in columns],
             components=[column.component for column in columns],
             buckets=early,
-            errors={},
+            spread=None,
         )
-        progress("errors")
-        # Errors are measured with what the earlier part alone taught.
-        errors = _error_quantiles(features, early_fit, end_t, held_out_t)
-        self._fit = replace(early_fit, buckets=buckets, errors=errors)
+        progress("spread")
+        spread = _spread(rows.take(np.flatnonzero(is_held_out)), early_fit, rows.target, seed)
+        self._fit = replace(early_fit, buckets=buckets, spread=spread)
 
     @staticmethod
     def _held_out(features: Features, end_t: int) -> int:
@@ -139,50 +160,40 @@ class Ridge:
         return end_t - max(1, min(2 * features.settings.horizon, span // 3))
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Score every series from a cutoff, in SQL."""
-        fit = self._fitted(features)
-        _lend_coefficients(features, fit)
-        _lend_errors(features, fit)
-        quantiles = ",\n".join(
-            f"greatest(0, mean + {name} * spread) as {name}" for name in QUANTILE_NAMES
-        )
-        return features.query(
-            f"""
-            with scored as ({_scores(features, fit)}),
-            ranged as (
-                select
-                    scored.*,
-                    errors.* exclude (lead_bucket, level_class)
-                from scored
-                inner join ridge_errors as errors
-                    on scored.lead_bucket = errors.lead_bucket
-                    and scored.level_class = errors.level_class
+        """Score every series from a cutoff."""
+        design = Design(features, [cutoff_t], cutoff_t, wide=False)
+        fit = self._fitted(design)
+        assert fit.spread is not None
+        keys = design.keys([cutoff_t])
+        n, horizon = len(keys) // design.horizon, design.horizon
+        mean, quantiles = np.empty(len(keys)), np.empty((len(keys), len(QUANTILES)))
+        for part in _slices(len(keys)):
+            rows = _Rows.of(design, keys.take(part))
+            mean[part] = np.maximum(fit.parts(rows).sum(axis=1), 0)
+            quantiles[part] = fit.spread.quantiles(
+                mean[part], scaled_variance(mean[part], rows.level, rows.variance), rows.bucket
             )
-            select series_id, cutoff, target_date, lead, mean, {quantiles}
-            from ranged
-            order by series_id, lead
-            """,
-            [cutoff_t],
+        forecast = Forecast(
+            _names(design, keys),
+            cutoff_t,
+            mean.reshape(n, horizon),
+            quantiles.reshape(n, horizon, len(QUANTILES)),
         )
+        return forecast_table(forecast, features.dates)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table:
         """Contributions by component, exact: they add up to the mean."""
-        fit = self._fitted(features)
-        _lend_coefficients(features, fit)
-        components = fit.component_names
-        parts = " union all ".join(
-            f"select series_id, cutoff, target_date, lead, ? as component, {_part(i)} as contribution from scored"
-            for i in range(len(components))
-        )
-        return features.query(
-            f"""
-            with scored as ({_scores(features, fit)})
-            {parts}
-            union all
-            select series_id, cutoff, target_date, lead, 'floor', mean - raw_mean from scored where raw_mean < 0
-            order by series_id, lead, component
-            """,
-            [cutoff_t, *components],
+        design = Design(features, [cutoff_t], cutoff_t, wide=False)
+        fit = self._fitted(design)
+        keys = design.keys([cutoff_t])
+        names = [*fit.component_names, "floor"]
+        parts = np.empty((len(keys), len(names)))
+        for rows in _slices(len(keys)):
+            parts[rows, :-1] = fit.parts(_Rows.of(design, keys.take(rows)))
+        parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
+        shape = len(keys) // design.horizon, design.horizon, len(names)
+        return explanation_table(
+            _names(design, keys), cutoff_t, features.dates, names, parts.reshape(shape)
         )
 
     def coefficients(self) -> pa.Table:
@@ -233,12 +244,16 @@ class Ridge:
     def load(self, directory: Path) -> None:
         """Read ``ridge.json``."""
         fit = read_artifact(directory / "ridge.json", FORMAT)["fit"]
-        self._fit = Fit(**(fit | {"buckets": [Bucket(**bucket) for bucket in fit["buckets"]]}))
+        parts = {
+            "buckets": [Bucket(**bucket) for bucket in fit["buckets"]],
+            "spread": Spread(**fit["spread"]),
+        }
+        self._fit = Fit(**(fit | parts))
 
-    def _fitted(self, features: Features) -> Fit:
+    def _fitted(self, design: Design) -> Fit:
         if self._fit is None:
             raise ModelError("the ridge regression is neither trained nor loaded")
-        now = [column.name for column in features.project.design_columns]
+        now = [column.name for column in design.columns]
         if now != self._fit.features:
             gone = sorted(set(self._fit.features) - set(now))
             new = sorted(set(now) - set(self._fit.features))
@@ -249,119 +264,135 @@ class Ridge:
         return self._fit
 
 
-# --- SQL: the design matrix as the regression sees it ---
+# --- The rows ---
 
 
-def _beta(j: int) -> str:
-    return f"beta_{j}"
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of the design matrix as the regression sees them: R rows, P features.
 
-
-def _part(i: int) -> str:
-    return f"part_{i}"
-
-
-def _scaled(name: str, unit: str) -> str:
-    """SQL of a feature as the regression sees it: relative to the level, bounded, never null."""
-    column = quote(name)
-    if unit == "demand":
-        column = f"{column} / demand_level"
-    return f"coalesce(least(greatest({column}, -{RATIO_LIMIT}), {RATIO_LIMIT}), 0)"
-
-
-def _level_class(level: str) -> str:
-    """SQL of the power of two a level lies in."""
-    return f"cast(least(greatest(floor(ln({level}) / ln(2.0)), {LEVEL_CLASSES[0]}), {LEVEL_CLASSES[-1]}) as integer)"
-
-
-def _scores(features: Features, fit: Fit, where: str = "cutoff_t = ?") -> str:
-    """SQL that scores the design matrix; ``part_i`` are the components' contributions to ``raw_mean``."""
-    components = fit.component_names
-    terms: dict[str, list[str]] = {component: [] for component in components}
-    terms["level"].append("intercept")
-    for j, (name, unit) in enumerate(zip(fit.features, fit.units, strict=True)):
-        terms[fit.components[j]].append(f"{_beta(j)} * {_scaled(name, unit)}")
-    parts = ",\n".join(
-        f"demand_level * ({' + '.join(terms[component])}) as {_part(i)}"
-        for i, component in enumerate(components)
-    )
-    total = " + ".join(_part(i) for i in range(len(components)))
-    return f"""
-        select
-            parts.*,
-            {total} as raw_mean,
-            greatest(0, {total}) as mean,
-            sqrt(demand_variance * greatest({total} / demand_level, 0.1)) as spread,
-            {_level_class("demand_level")} as level_class
-        from (
-            select
-                series_id, cutoff, cutoff_t, target_date, target_t, lead, design.lead_bucket, target, demand_level,
-                demand_variance,
-                {parts}
-            from {features.relation("ftr_design")} as design
-            inner join ridge_coefficients as coefficients on design.lead_bucket = coefficients.lead_bucket
-            where {where}
-        ) as parts
+    Parameters
+    ----------
+    matrix : array [R, P]
+        Relative to the level, bounded, never missing.
+    target, level, variance : array [R]
+    bucket, target_t : array [R]
+        Lead bucket, from 0, and the period forecast.
     """
 
+    matrix: npt.NDArray[np.float32]
+    target: Array
+    level: Array
+    variance: Array
+    bucket: npt.NDArray[np.int64]
+    target_t: npt.NDArray[np.int64]
 
-def _training_rows(features: Features, end_t: int) -> tuple[str, list[int]]:
-    """Condition on the design matrix (with its parameters): sampled cutoffs, targets up to ``end_t``.
+    @classmethod
+    def of(cls, design: Design, keys: Keys) -> _Rows:
+        """Read rows; a target that has not come to pass is NaN."""
+        level, variance = (values.astype(np.float64) for values in design.scale(keys))
+        matrix = design.matrix(keys)
+        names = [column.name for column in design.columns]
+        for j, column in enumerate(design.columns):
+            values = matrix[:, j]
+            if column.role == "season" and SEASON_FALLBACK in names:
+                # Of a series without a whole season its mean stands for the season.
+                instead = matrix[:, names.index(SEASON_FALLBACK)]
+                np.copyto(values, instead, where=np.isnan(values))
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=RATIO_LIMIT, neginf=-RATIO_LIMIT)
+            np.clip(values, -RATIO_LIMIT, RATIO_LIMIT, out=values)
+        return cls(
+            matrix,
+            design.target(keys).astype(np.float64),
+            level,
+            variance,
+            (keys.lead.astype(np.int64) - 1) // design.lead_bucket,
+            keys.cutoff.astype(np.int64) + keys.lead,
+        )
+
+    def take(self, index: npt.NDArray[np.int64]) -> _Rows:
+        """Return some of the rows."""
+        return _Rows(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def table(self, is_held_out: npt.NDArray[np.bool_]) -> pa.Table:
+        """Return the rows as SQL reads them."""
+        columns = {
+            "lead_bucket": pa.array((self.bucket + 1).astype(np.int32)),
+            "is_held_out": pa.array(is_held_out),
+            "target": pa.array(self.target),
+            "demand_level": pa.array(self.level),
+        }
+        for j in range(self.matrix.shape[1]):
+            columns[_x(j)] = pa.array(np.ascontiguousarray(self.matrix[:, j]))
+        return pa.table(columns)
+
+
+def _x(j: int) -> str:
+    return f"x{j}"
+
+
+def _slices(n: int) -> Iterator[slice]:
+    return (slice(start, start + BATCH_ROWS) for start in range(0, n, BATCH_ROWS))
+
+
+def _names(design: Design, keys: Keys) -> npt.NDArray[np.str_]:
+    """Return the series of a cutoff's keys, [N]."""
+    return np.asarray(design.series_id, dtype=np.str_)[keys.series[:: design.horizon]]
+
+
+def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]]:
+    """Return the leads to learn from at each sampled cutoff, with targets up to ``end_t``.
 
     Of a large panel only every so many-th pair of cutoff and lead is used, so that time does not grow with it.
     """
     settings = features.settings
-    stride, season = settings.train_stride, settings.season_length
+    stride, season, horizon = settings.train_stride, settings.season_length, settings.horizon
     first = max(features.first_t, end_t - settings.train_periods)
-    n_rows = features.n_series * ((end_t - first) // stride + 1) * settings.horizon
+    n_rows = features.n_series * ((end_t - first) // stride + 1) * horizon
     every = -(-n_rows // settings.train_rows)
     # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
     while every > 1 and math.gcd(every, 2 * stride * season) > 1:
         every += 1
-    return (
-        "target is not null and target_t <= ? and cutoff_t >= ? and mod(? - cutoff_t, ?) = 0 "
-        "and mod(cutoff_t + 2 * lead, ?) = 0",
-        [end_t, first, end_t, stride, every],
-    )
+    pairs = {
+        cutoff: tuple(
+            lead
+            for lead in range(1, min(horizon, end_t - cutoff) + 1)
+            if (cutoff + 2 * lead) % every == 0
+        )
+        for cutoff in range(end_t - (end_t - first) // stride * stride, end_t, stride)
+    }
+    return {cutoff: leads for cutoff, leads in pairs.items() if leads}
 
 
-def _gram(
-    features: Features, columns: Sequence[Column], end_t: int, held_out_t: int
-) -> list[tuple[int, Array, Array]]:
-    """Sufficient statistics per lead bucket, for targets up to ``held_out_t`` and after it.
+def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Array, Array]]:
+    """Sufficient statistics per lead bucket, of the rows not held out and of those that are.
 
     Returns
     -------
     list of (lead bucket, train [P + 2, P + 2], held out [P + 2, P + 2])
         Moments of (1, features, target), weighted by the level.
     """
-    where, parameters = _training_rows(features, end_t)
-    scale = _weight_scale(features, where, parameters)
-    expressions = ["1.0", *(_scaled(c.name, c.unit) for c in columns), "target / demand_level"]
+    scale = _weight_scale(features)
+    expressions = ["1.0", *(_x(j) for j in range(len(columns))), "target / demand_level"]
     p = len(expressions)
 
     def entry(i: int) -> str:
         value = f"({expressions[i]}) * sqrt(demand_level / {scale!r})"
         bounded = f"least(greatest({value}, -{ENTRY_LIMIT}), {ENTRY_LIMIT})"
-        return f"cast(round({bounded} * {FRACTION}) as bigint) as x{i}"
+        return f"cast(round({bounded} * {FRACTION}) as bigint) as e{i}"
 
     pairs = [(i, j) for i in range(p) for j in range(i, p)]
-    sums = ",\n".join(f"cast(sum(x{i} * x{j}) as double) as s{i}_{j}" for i, j in pairs)
+    sums = ",\n".join(f"cast(sum(e{i} * e{j}) as double) as s{i}_{j}" for i, j in pairs)
     table = features.query(
         f"""
-        with design as (
-            select
-                lead_bucket,
-                target_t > ? as is_held_out,
-                {", ".join(entry(i) for i in range(p))}
-            from {features.relation("ftr_design")}
-            where {where}
+        with entries as (
+            select lead_bucket, is_held_out, {", ".join(entry(i) for i in range(p))} from {ROWS}
         )
         select lead_bucket, is_held_out, {sums}
-        from design
+        from entries
         group by lead_bucket, is_held_out
         order by lead_bucket, is_held_out
-        """,
-        [held_out_t, *parameters],
+        """
     )
     moments: dict[int, list[Array]] = {}
     for row in table.to_pylist():
@@ -374,47 +405,18 @@ def _gram(
     wanted = -(-features.settings.horizon // features.settings.lead_bucket)
     if len(usable) < wanted:
         raise DataError(
-            f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train a "
-            f"regression {features.settings.horizon} periods ahead (it needs pairs of a cutoff and a target that "
-            "far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
+            f"The history up to the cutoff is too short to train a regression {features.settings.horizon} periods ahead (it "
+            "needs pairs of a cutoff and a target that far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
         )
     return usable
 
 
-def _weight_scale(features: Features, where: str, parameters: Sequence[int]) -> float:
+def _weight_scale(features: Features) -> float:
     """Return the power of two nearest to the mean level, to keep weights around one."""
-    level = (
-        features.query(
-            f"select avg(demand_level) as level from {features.relation('ftr_design')} where {where}",
-            parameters,
-        )
-        .column("level")[0]
-        .as_py()
+    (level,) = (
+        features.query(f"select avg(demand_level) as level from {ROWS}").column("level").to_pylist()
     )
     return float(2.0 ** round(np.log2(level))) if level else 1.0
-
-
-def _lend_coefficients(features: Features, fit: Fit) -> None:
-    """Make the coefficients readable in SQL as ``ridge_coefficients``, one row per lead bucket."""
-    wide: dict[str, Any] = {
-        "lead_bucket": pa.array([b.lead_bucket for b in fit.buckets], pa.int32()),
-        "intercept": [b.intercept for b in fit.buckets],
-    }
-    for j in range(len(fit.features)):
-        wide[_beta(j)] = [b.coefficients[j] for b in fit.buckets]
-    features.lookup("ridge_coefficients", pa.table(wide))
-
-
-def _lend_errors(features: Features, fit: Fit) -> None:
-    """Make the error quantiles readable in SQL as ``ridge_errors``, one row per bucket and level class."""
-    keys = [key.split(":") for key in fit.errors]
-    table: dict[str, Any] = {
-        "lead_bucket": pa.array([int(k[0]) for k in keys], pa.int32()),
-        "level_class": pa.array([int(k[1]) for k in keys], pa.int32()),
-    }
-    for k, name in enumerate(QUANTILE_NAMES):
-        table[name] = [row[k] for row in fit.errors.values()]
-    features.lookup("ridge_errors", pa.table(table))
 
 
 # --- The small matrix ---
@@ -490,58 +492,17 @@ def _independent(cov: Array, stds: Array, varies: npt.NDArray[np.bool_]) -> npt.
 # --- The spread ---
 
 
-def _error_quantiles(
-    features: Features, fit: Fit, end_t: int, held_out_t: int
-) -> dict[str, list[float]]:
-    """Quantiles of (target - mean) / spread on the later targets, by lead bucket and level class.
-
-    A level class with few errors of its own is pooled with its neighbours, no wider than it has to be.
-    """
-    _lend_coefficients(features, fit)
-    where, parameters = _training_rows(features, end_t)
-    errors = f"""
-        select lead_bucket, level_class, (target - mean) / spread as error
-        from ({_scores(features, fit, f"{where} and target_t > ?")}) as scored
-    """
-    parameters = [*parameters, held_out_t]
-    counts = features.query(
-        f"select lead_bucket, level_class, count(*) as n from ({errors}) as errors group by lead_bucket, level_class",
-        parameters,
-    ).to_pylist()
-    features.lookup("ridge_pools", _pools(fit, counts))
-    aggregates = ", ".join(
-        f"quantile_cont(errors.error, {level}) as {name}"
-        for level, name in zip(QUANTILES, QUANTILE_NAMES, strict=True)
-    )
-    rows = features.query(
-        f"""
-        select pools.lead_bucket, pools.level_class, {aggregates}
-        from ridge_pools as pools
-        inner join ({errors}) as errors
-            on pools.lead_bucket = errors.lead_bucket
-            and errors.level_class between pools.level_class - pools.radius and pools.level_class + pools.radius
-        group by pools.lead_bucket, pools.level_class
-        order by pools.lead_bucket, pools.level_class
-        """,
-        parameters,
-    ).to_pylist()
-    return {
-        f"{row['lead_bucket']}:{row['level_class']}": [float(row[name]) for name in QUANTILE_NAMES]
-        for row in rows
-    }
-
-
-def _pools(fit: Fit, counts: Sequence[dict[str, int]]) -> pa.Table:
-    """Return for each lead bucket and level class how far to pool: the least radius with enough errors."""
-    n = {(row["lead_bucket"], row["level_class"]): row["n"] for row in counts}
-    rows = []
-    for bucket in (b.lead_bucket for b in fit.buckets):
-        for level_class in LEVEL_CLASSES:
-            for radius in range(len(LEVEL_CLASSES)):
-                near = range(level_class - radius, level_class + radius + 1)
-                if sum(n.get((bucket, k), 0) for k in near) >= MIN_ERRORS:
-                    break
-            rows.append({"lead_bucket": bucket, "level_class": level_class, "radius": radius})
-    return pa.Table.from_pylist(
-        rows, schema=pa.schema([(k, pa.int32()) for k in ("lead_bucket", "level_class", "radius")])
+def _spread(held_out: _Rows, fit: Fit, target: Array, seed: int) -> Spread:
+    """Measure the spread about the means of rows held out; all targets tell whether demand comes in whole units."""
+    rows = held_out.take(sampled(len(held_out.target), SPREAD_ROWS, seed))
+    mean = np.maximum(fit.parts(rows).sum(axis=1), 0)
+    return Spread.measure(
+        rows.target,
+        mean,
+        scaled_variance(mean, rows.level, rows.variance),
+        rows.bucket,
+        counts=is_counts(target),
+        smallest=least_demand(rows.target),
+        n_buckets=len(fit.buckets),
+        seed=seed,
     )

@@ -27,6 +27,7 @@ SIZES = range(-7, 18)  # classes of the mean, powers of two
 MIN_ROWS = 400  # a class with fewer held-out rows is pooled with its neighbours
 FLOOR = 0.1  # a mean below this share of the level keeps the level's variance at that share
 MAX_FACTOR = 25.0
+AT_ONCE = 100_000  # rows
 EDGE = 1e-5  # levels stay this far from 0 and 1
 
 
@@ -93,7 +94,14 @@ class Spread:
         return cls(counts, smallest, factors.tolist(), np.clip(levels, EDGE, 1 - EDGE).tolist())
 
     def quantiles(self, mean: Array, variance: Array, bucket: IntArray) -> Array:
-        """Return the quantiles of rows, [R, Q]."""
+        """Return the quantiles of rows, [R, Q]; a part of them at a time, for inverses are many arrays in one."""
+        parts = [
+            self._quantiles(mean[rows], variance[rows], bucket[rows])
+            for rows in (slice(k, k + AT_ONCE) for k in range(0, len(mean), AT_ONCE))
+        ]
+        return np.concatenate([np.empty((0, len(QUANTILES))), *parts])
+
+    def _quantiles(self, mean: Array, variance: Array, bucket: IntArray) -> Array:
         size = _size(mean)
         variance = variance * np.asarray(self.factors)[bucket, size]
         levels = np.asarray(self.levels)[bucket, size]

@@ -36,8 +36,8 @@ STATE = (
 FILTER_VALUES = 300
 LISTED = 200
 NEEDED = (
-    *("dim_series", "fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "fct_champions"),
-    "int_champion_backtests",
+    *("dim_series", "fct_forecasts", "fct_forecast_explanations", "rpt_forecast_fan"),
+    *("fct_forecast_accuracy", "fct_champions", "int_champion_backtests"),
 )
 # A project may have these switched off.
 OPTIONAL = {"alerts": "fct_alerts", "reorder": "fct_reorder_recommendations"}
@@ -334,11 +334,11 @@ class _Reader:
         return names
 
     def _explanations(self) -> list[dict[str, float] | None]:
-        """What each component adds to the regression's forecast over the horizon."""
+        """What each component adds to the forecast in force over the horizon, where the model that serves has explanations."""
         rows = self._rows(
             f"""
-            select series_id, component, sum(contribution) as v from {self._at("explanations")}
-            where {self._in_force()} and {self._shown()} group by 1, 2 order by 1, 2
+            select series_id, component, sum(contribution) as v from {self._at("fct_forecast_explanations")}
+            where {self._shown()} group by 1, 2 order by 1, 2
             """
         )
         found: dict[str, dict[str, float]] = {}

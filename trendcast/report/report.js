@@ -718,7 +718,7 @@
     $("explained").hidden = !parts.length;
     if (!parts.length) return;
     const total = sum(parts.map(([, value]) => value));
-    $("explained-note").textContent = `Sum over the next ${horizon}. The parts add up to the regression's own forecast${series.model[i] === "ridge" ? "" : `; this series is forecast by the ${words(series.model[i] ?? "champion")}, which says ${number(series.expected[i])}`}.`;
+    $("explained-note").textContent = `Sum over the next ${horizon}. The parts add up to the forecast; what is below zero lowers it, as no promotion does where there mostly is one${parts.some(([name]) => models.includes(name)) ? "; a part with the name of a model is what it brings to the ensemble" : ""}.`;
     const low = Math.min(0, total, ...parts.map(([, value]) => value));
     const high = Math.max(0, total, ...parts.map(([, value]) => value));
     const at = (value) => (100 * (value - low)) / (high - low || 1);

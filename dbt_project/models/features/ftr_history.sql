@@ -8,6 +8,8 @@
 {%- set lags, ewm = trendcast.uses('lags'), trendcast.uses('ewm') %}
 {%- set spread, price = trendcast.uses('spread'), trendcast.uses('price') %}
 {%- set customers, quantiles = trendcast.uses('customers'), trendcast.uses('quantiles') %}
+{#- Where orders name no customer there is nothing to count. #}
+{%- set has_customers = customers and var('order_columns').get('customer_id') is not none %}
 {%- set seen = trendcast.seen() %}
 {#- Rows before the first new one that the windows reach back to. #}
 {%- set reach = [long, 8 * season, 3 * medium] | max %}
@@ -64,7 +66,7 @@ panel as {{ 'not materialized ' if few }}(
         demand.median_medium,
         demand.q90_long,
         {% endif %}
-        {% if customers %}
+        {% if has_customers %}
         cast(demand.customers as {{ trendcast.type_double() }}) as customers,
         cast(demand.new_customers as {{ trendcast.type_double() }}) as new_customers,
         {% endif %}
@@ -112,8 +114,8 @@ panel as {{ 'not materialized ' if few }}(
         'price_known': [medium, long] if price else [long],
         'has_price': [medium, long] if price else [long],
         'discount_depth': [medium] if price else [],
-        'customers': [medium] if customers else [],
-        'new_customers': [medium] if customers else [],
+        'customers': [medium] if has_customers else [],
+        'new_customers': [medium] if has_customers else [],
     },
     minima={'y': [medium]} if spread else {},
     maxima={'y': [medium, long] if spread else [medium]},
@@ -222,11 +224,14 @@ final as (
         scaled.median_medium,
         scaled.q90_long,
         {% endif %}
-        {% if customers %}
+        {% if has_customers %}
         {{ trendcast.mean_of('scaled.customers', medium) }} as customers_medium,
         coalesce(
             scaled.new_customers_sum_{{ medium }} / nullif(scaled.customers_sum_{{ medium }}, 0), 0
         ) as new_customer_share,
+        {% elif customers %}
+        0.0e0 as customers_medium,
+        0.0e0 as new_customer_share,
         {% endif %}
         scaled.discount_depth,
         scaled.y as season_last,

@@ -56,7 +56,7 @@ sold as (
         {% endfor %}
         count(case when not is_return then 1 end) as sale_lines,
         count(distinct case when not is_return then order_id end) as orders,
-        count(distinct case when not is_return then customer_id end) as customers
+        {{ 'count(distinct case when not is_return then customer_id end)' if has_customers else 0 }} as customers
     from lines
     group by 1, 2
 

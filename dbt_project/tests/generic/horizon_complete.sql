@@ -2,8 +2,9 @@
 
     by       what tells one forecast from another, e.g. run, model and series; (by, lead) is unique, tested apart
     runs     the runs table, for a model with a run_id: a run's horizon is what it was then
-    horizon  leads a forecast must have where that does not say; none: the var -#}
-{% test horizon_complete(model, by, runs=none, horizon=none) %}
+    horizon  leads a forecast must have where that does not say; none: the var
+    lead     column that counts the leads from 1 -#}
+{% test horizon_complete(model, by, runs=none, horizon=none, lead='lead') %}
 {%- set horizon = horizon or trendcast.settings().horizon %}
 with forecasts as (
 
@@ -22,9 +23,9 @@ select
     {{ by | join(', ') }},
     horizon_expected,
     count(*) as leads,
-    min(lead) as first_lead,
-    max(lead) as last_lead
+    min({{ lead }}) as first_lead,
+    max({{ lead }}) as last_lead
 from forecasts
 group by {{ by | join(', ') }}, horizon_expected
-having count(*) <> horizon_expected or min(lead) <> 1 or max(lead) <> horizon_expected
+having count(*) <> horizon_expected or min({{ lead }}) <> 1 or max({{ lead }}) <> horizon_expected
 {% endtest %}

@@ -1,6 +1,5 @@
--- One row per customer: recency, frequency and money, the segment they make, when the next purchase is due, and the
--- chance that there is none in the next days.
-{%- set days = trendcast.positive_integer('customer_days', var('customer_days')) %}
+-- One row per customer: recency, frequency and money, the segment they make, when the next order is due, how many are,
+-- and the chance that there is none in the next days.
 with scored as (
 
     select
@@ -18,9 +17,14 @@ joined as (
 
     select
         scored.*,
-        coalesce(chances.churn_probability, 0.5) as churn_probability,
-        chances.churn_probability is null as is_churn_assumed
+        expected.median_date,
+        expected.expected_orders,
+        expected.probability_active,
+        coalesce(chances.churn_probability, expected.probability_of_none) as churn_probability,
+        case when chances.churn_probability is null then 'bg_nbd' else 'logistic' end as churn_model
     from scored
+    inner join {{ ref('int_expected_orders') }} as expected
+        on scored.fold = expected.fold and scored.customer_id = expected.customer_id
     left join {{ ref('int_churn_probabilities') }} as chances
         on scored.fold = chances.fold and scored.customer_id = chances.customer_id
 
@@ -49,13 +53,13 @@ final as (
             when recency_score = 1 then 'lost'
             else 'sleeping'
         end as segment,
-        -- The usual gap after the last order; one who is late already is due now. Unknown after a single order.
-        case when mean_gap_days is not null then greatest(
-            cast({{ dbt.dateadd('day', 'cast(ceil(mean_gap_days) as integer)', 'last_date') }} as date),
-            cast({{ dbt.dateadd('day', 1, 'cutoff') }} as date)
-        ) end as expected_order_date,
+        median_date as expected_order_date,
+        -- A single order has no gap: the date is that of customers alike.
+        orders = 1 as is_order_date_assumed,
+        expected_orders,
+        probability_active,
         cast(churn_probability as {{ trendcast.type_double() }}) as churn_probability,
-        is_churn_assumed
+        churn_model
     from joined
 
 )

@@ -127,6 +127,19 @@ related as (
 
 ),
 
+-- The hundred nearest say nearly as much as all of them, in less time (Sarwar, Karypis, Konstan & Riedl 2001).
+nearest as (
+
+    select
+        related.*,
+        row_number() over (
+            partition by fold, item
+            order by similarity desc, other_item asc
+        ) as place
+    from related
+
+),
+
 scored as (
 
     select
@@ -151,11 +164,11 @@ scored as (
         bought.fold,
         'together' as method,
         bought.customer_id,
-        related.other_item as item,
-        cast(sum(bought.times * related.similarity) as {{ trendcast.type_double() }}) as score
+        nearest.other_item as item,
+        cast(sum(bought.times * nearest.similarity) as {{ trendcast.type_double() }}) as score
     from bought
-    inner join related
-        on bought.fold = related.fold and bought.item = related.item
+    inner join nearest
+        on bought.fold = nearest.fold and bought.item = nearest.item and nearest.place <= 100
     group by 1, 2, 3, 4
 
 ),

@@ -1,20 +1,15 @@
--- One row per direction and tenth of its probability: how often the backtest's series went that way, by what older
--- folds knew. A probability is right where `share_came_true` is near `mean_probability`.
+-- One row per direction and tenth of its probability: how often the backtest's series, or their prices, went that
+-- way, by what older folds knew. A probability is right where `share_came_true` is near `mean_probability`.
 with called as (
 
     select
-        'rising' as direction,
-        p_rising as probability,
-        case when actual_level > upper_level then 1.0e0 else 0.0e0 end as came_true
-    from {{ ref('int_levels') }}
-    where fold > 0 and is_measured and actual_level is not null
-    union all
-    select
-        'falling' as direction,
-        p_falling as probability,
-        case when actual_level < lower_level then 1.0e0 else 0.0e0 end as came_true
-    from {{ ref('int_levels') }}
-    where fold > 0 and is_measured and actual_level is not null
+        chances.direction,
+        chances.chance as probability,
+        chances.came_true
+    from {{ ref('int_trend_chances') }} as chances
+    inner join {{ ref('int_levels') }} as levels
+        on chances.fold = levels.fold and chances.series_id = levels.series_id
+    where chances.fold > 0 and levels.is_measured and chances.came_true is not null
 
 ),
 

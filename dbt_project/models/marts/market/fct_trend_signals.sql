@@ -1,15 +1,47 @@
--- One row per series: whether its next horizon rises or falls against its last one, how surely, and what is about to be
--- hot.
+-- One row per series: whether its next horizon rises or falls against its last one, how surely, what is about to
+-- be hot, and where the price goes.
 {%- set sure = trendcast.number_between('trend_probability', 0, 1) %}
-with levels as (
+with chances as (
 
     select
-        levels.*,
+        series_id,
+        {% for direction in ('rising', 'falling', 'price_rising', 'price_falling') %}
+        max(case when direction = '{{ direction }}' then chance end) as p_{{ direction }},
+        max(case when direction = '{{ direction }}' then model end) as {{ direction }}_model,
+        {% endfor %}
+        count(*) as n_directions
+    from {{ ref('int_trend_chances') }}
+    where fold = 0
+    group by 1
+
+),
+
+levels as (
+
+    select
+        levels.fold,
+        levels.series_id,
+        levels.cutoff,
+        levels.earlier_level,
+        levels.previous_level,
+        levels.last_level,
+        levels.expected_level,
+        levels.expected_level_std,
+        levels.sale_periods,
+        levels.is_measured,
         {{ trendcast.category_of('series') }} as category,
-        1 - levels.p_rising - levels.p_falling as p_stable
+        chances.p_rising,
+        chances.p_falling,
+        greatest(1 - chances.p_rising - chances.p_falling, 0) as p_stable,
+        chances.rising_model,
+        chances.falling_model,
+        chances.p_price_rising,
+        chances.p_price_falling
     from {{ ref('int_levels') }} as levels
     inner join {{ ref('dim_series') }} as series
         on levels.series_id = series.series_id
+    inner join chances
+        on levels.series_id = chances.series_id
     where levels.fold = 0
 
 ),
@@ -84,6 +116,8 @@ final as (
         ranked.is_sure,
         ranked.p_rising,
         ranked.p_falling,
+        ranked.rising_model,
+        ranked.falling_model,
         ranked.last_level,
         ranked.expected_level,
         ranked.expected_level_std,
@@ -100,8 +134,26 @@ final as (
         ranked.hot_rank,
         ranked.last_level as support,
         ranked.sale_periods,
-        ranked.is_measured as is_spread_measured
+        ranked.is_measured as is_spread_measured,
+        prices.last_price,
+        prices.previous_price,
+        prices.last_price / prices.previous_price - 1 as price_change,
+        prices.last_price * exp(prices.expected_change) as expected_price,
+        exp(prices.expected_change) - 1 as expected_price_change,
+        case
+            when prices.last_price is null then 'unknown'
+            when
+                1 - ranked.p_price_rising - ranked.p_price_falling
+                > greatest(ranked.p_price_rising, ranked.p_price_falling)
+                then 'stable'
+            when ranked.p_price_rising >= ranked.p_price_falling then 'rising'
+            else 'falling'
+        end as price_direction,
+        ranked.p_price_rising,
+        ranked.p_price_falling
     from ranked
+    left join {{ ref('int_price_levels') }} as prices
+        on ranked.series_id = prices.series_id and prices.fold = 0
     left join {{ ref('int_change_points') }} as changes
         on ranked.series_id = changes.series_id
 

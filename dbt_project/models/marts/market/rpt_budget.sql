@@ -34,7 +34,9 @@ cumulated as (
         sum(expected_revenue) over (order by revenue_rank rows between unbounded preceding and current row)
         / nullif(total_revenue, 0) as cumulated_revenue_share,
         sum(expected_cost) over (order by revenue_rank rows between unbounded preceding and current row)
-            as cumulated_cost
+            as cumulated_cost,
+        sum(expected_units) over (order by revenue_rank rows between unbounded preceding and current row)
+            as cumulated_units
     from ranked
 
 ),
@@ -50,6 +52,7 @@ final as (
         expected_revenue / nullif(total_revenue, 0) as revenue_share,
         cumulated_revenue_share,
         cumulated_cost,
+        cumulated_units,
         -- Pareto's classes (Silver, Pyke & Thomas 2017, 2.1); a row belongs where it begins.
         case
             when cumulated_revenue_share - expected_revenue / nullif(total_revenue, 0) < 0.8 then 'A'

@@ -43,7 +43,7 @@ edges as (
         feature,
         {{ trendcast.quantiles('value', [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) }} as deciles
     from values_by_fold
-    where fold > 0 and value is not null
+    where fold > 0
     group by 1, 2
 
 ),
@@ -53,15 +53,20 @@ binned as (
     select
         values_by_fold.kind,
         values_by_fold.feature,
-        0 {% for decile in range(9) %}
-        + case when values_by_fold.value > {{ trendcast.element('edges.deciles', decile) }} then 1 else 0 end
-        {%- endfor %} as bin,
+        -- What has no value is a bin of its own: a column that went empty has drifted.
+        case
+            when values_by_fold.value is null then -1
+            {% for decile in range(9) %}
+            when not coalesce(values_by_fold.value > {{ trendcast.element('edges.deciles', decile) }}, false)
+                then {{ decile }}
+            {% endfor %}
+            else 9
+        end as bin,
         sum(case when values_by_fold.fold = 0 then 1 else 0 end) as n_now,
         sum(case when values_by_fold.fold > 0 then 1 else 0 end) as n_before
     from values_by_fold
     inner join edges
         on values_by_fold.kind = edges.kind and values_by_fold.feature = edges.feature
-    where values_by_fold.value is not null
     group by 1, 2, 3
 
 ),
