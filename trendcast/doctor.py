@@ -49,7 +49,7 @@ DATED = {
     "purchase_orders": ("expected_date", None),
 }
 # What a run takes at its peak, measured: see `memory_needed`. Copies: those made while reading are among them.
-LIBRARIES_GB = 1.1
+LIBRARIES_GB = 1.3
 TABLE_COPIES, MATRIX_COPIES, PANEL_COPIES = 3, 2, 3
 VARS = "Correct the vars under `vars: trendcast:` in dbt_project.yml, then call `trendcast doctor` again."
 
