@@ -52,7 +52,11 @@ def main() -> None:
         json.dumps(VARS | MODELS),
     ]
     done = subprocess.run(
-        [*command, "--no-data-checks", "--json"], cwd=REPO, env=environment, check=False
+        [*command, "--no-data-checks", "--json"],
+        cwd=REPO,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode:
         sys.exit(done.returncode)

@@ -23,7 +23,7 @@ from trendcast.checks import (
     check_volume,
     count_periods,
 )
-from trendcast.errors import TrendcastError
+from trendcast.errors import ArtifactError, TrendcastError
 from trendcast.models.lightgbm import LightGBMConfig
 from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
@@ -49,7 +49,7 @@ DATED = {
     "purchase_orders": ("expected_date", None),
 }
 # What a run takes at its peak, measured: see `memory_needed`. Copies: those made while reading are among them.
-LIBRARIES_GB = 1.1
+LIBRARIES_GB = 1.3
 TABLE_COPIES, MATRIX_COPIES, PANEL_COPIES = 3, 2, 3
 VARS = "Correct the vars under `vars: trendcast:` in dbt_project.yml, then call `trendcast doctor` again."
 
@@ -465,6 +465,10 @@ def _ledger(workspace: Workspace, warehouse: Warehouse, note: Note) -> None:
         try:
             with ledger.run_lock(folder):
                 left = ledger.leftovers(folder)
+        except ArtifactError as error:
+            remedy = "Make it writable, or choose another folder with --artifacts-dir."
+            note("model files", "fail", str(error), remedy)
+            return
         except TrendcastError as error:
             note(
                 "run under way",
