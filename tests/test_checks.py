@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from trendcast.checks import check_contracts, check_orders, check_panel
+from trendcast.checks import check_contracts, check_orders, check_panel, check_plan
 from trendcast.errors import DataError
 from trendcast.features import Features
 from trendcast.project import Project
@@ -262,6 +262,34 @@ def test_no_line_left_lists_the_reasons(panel: Callable[..., Features]) -> None:
     with pytest.raises(DataError) as raised:
         check_panel(panel(24, folds=2, n_series=0), folds=True)
     assert "Refused: absurd_quantity (2), unreadable_date (1)." in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("promoted", "told"),
+    [
+        ("t <= 123", True),  # the plan ends with the past
+        ("t <= 124", False),
+        ("false", False),
+        ("t = 116 and series_id = 1", False),  # one of 700 is few
+    ],
+)
+def test_a_plan_that_ends_with_the_past_is_told(
+    warehouse: DuckDBWarehouse, panel: Callable[..., Features], promoted: str, told: bool
+) -> None:
+    features = panel(24, folds=0)
+    warehouse.execute(
+        f"""
+        create or replace table ftr_known as
+        select series_id, t, cast({promoted} as integer) as promotion_display, 0 as promotion_feature, 0 as promotion_discount
+        from range(100) as series(series_id), range(100, 131) as periods(t)
+        """
+    )
+    relations = dict(features.project.relations) | {"ftr_known": "ftr_known"}
+    notes = check_plan(Features(warehouse, replace(features.project, relations=relations)))
+    assert len(notes) == told
+    if told:
+        assert "No promotion is planned for the 7 days after 2026-01-01" in notes[0]
+        assert "100% of series" in notes[0]
 
 
 def test_a_date_without_a_time_is_no_utc_timestamp(check: Check) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from trendcast.errors import DataError, WarehouseError
+from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
 
+#: Share of series and periods with a promotion below which it is no news that none is planned.
+FEW_PROMOTED = 0.01
 DEMO_SCHEMA = "demo_shop"
 REQUIRED = ("product_id", "ordered_at", "quantity")
 TYPES = {
@@ -485,3 +488,40 @@ def check_panel(features: Features, *, folds: bool) -> None:
             f"cutoff needs {needed} {settings.grain}s before it. Lower the vars horizon, backtest_step or "
             "backtest_folds."
         )
+
+
+def check_plan(features: Features) -> list[str]:
+    """Say so where promotions end with the past: a model then takes it that nothing will be promoted.
+
+    Returns
+    -------
+    list of str
+        What to tell; nothing where the horizon has promotions too, or where there were few.
+    """
+    planned = [
+        c
+        for c in features.project.with_role("known")
+        if (c.model, c.component) == ("ftr_known", "promotion")
+    ]
+    if not planned:
+        return []
+    cutoff, horizon = features.last_cutoff, features.settings.horizon
+    is_promoted = " or ".join(f"{quote(c.name)} > 0" for c in planned)
+    past, ahead = (
+        features.query(
+            f"select avg(case when {is_promoted} then 1.0 else 0.0 end) as share "
+            f"from {features.relation('ftr_known')} where t > ? and t <= ?",
+            [first, first + horizon],
+        )
+        .column("share")[0]
+        .as_py()
+        or 0.0
+        for first in (cutoff.t - horizon, cutoff.t)
+    )
+    if ahead or past < FEW_PROMOTED:
+        return []
+    return [
+        f"No promotion is planned for the {horizon} {features.settings.grain}s after {cutoff.date}; in the {horizon} up to it {past:.0%} "
+        f"of series and {features.settings.grain}s had one. The forecast takes it that there will be none. If the plan is not there "
+        "yet, load it into the source promotions and run again."
+    ]

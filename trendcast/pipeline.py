@@ -23,6 +23,7 @@ from trendcast.checks import (
     check_contracts,
     check_orders,
     check_panel,
+    check_plan,
     source_columns,
 )
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
@@ -169,6 +170,7 @@ def run(
             anew = full_refresh or _was_made_with_other_sql(workspace)
             _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
             with _features(workspace, current, folds=with_backtest) as features:
+                notes += check_plan(features)
                 identity = _identity(current.header, with_backtest)
                 if left:
                     _require_same(left, identity)
@@ -251,6 +253,8 @@ def refresh(
         notes = _check_contracts(workspace, current, enforced=data_checks)
         anew = full_refresh or _was_made_with_other_sql(workspace)
         _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
+        with workspace.connect() as warehouse:
+            notes += check_plan(Features(warehouse, workspace.project))
         trained = _rescore(workspace, current, names, progress, series)
         if trained["config_fingerprint"] != current.header["config_fingerprint"]:
             notes.append(
