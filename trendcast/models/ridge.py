@@ -129,6 +129,8 @@ class Ridge:
         """
         progress("rows")
         pairs = _training_pairs(features, end_t)
+        if not pairs:
+            raise _too_short(features)
         design = Design(features, list(pairs), end_t, wide=False)
         keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
         rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
@@ -404,11 +406,15 @@ def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Arra
     usable = [(bucket, a, b) for bucket, (a, b) in sorted(moments.items()) if a[0, 0] > 0]
     wanted = -(-features.settings.horizon // features.settings.lead_bucket)
     if len(usable) < wanted:
-        raise DataError(
-            f"The history up to the cutoff is too short to train a regression {features.settings.horizon} periods ahead (it "
-            "needs pairs of a cutoff and a target that far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
-        )
+        raise _too_short(features)
     return usable
+
+
+def _too_short(features: Features) -> DataError:
+    return DataError(
+        f"The history up to the cutoff is too short to train a regression {features.settings.horizon} periods ahead (it "
+        "needs pairs of a cutoff and a target that far apart, in two parts). Lower the var `horizon` or `backtest_folds`."
+    )
 
 
 def _weight_scale(features: Features) -> float:
