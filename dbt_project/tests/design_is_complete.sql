@@ -1,6 +1,6 @@
--- At every cutoff the design matrix has each lead of a series once. Its parts are counted, and not the view itself, which
--- joins the whole panel to itself: rows of ftr_history are unique by a test of their own, so what it looks up there can
--- neither drop nor double a row.
+-- At every cutoff the design matrix has each lead of a series once. Its parts are counted, and not the view itself,
+-- which joins the whole panel to itself: rows of ftr_history are unique by a test of their own, so what it looks up
+-- there can neither drop nor double a row.
 {%- set horizon = trendcast.settings().horizon %}
 with cutoffs as (
 
