@@ -81,18 +81,23 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 def print_run(summary: dict[str, Any]) -> None:
     """Print what a run noticed and kept, and its summary."""
-    for note in summary.get("notes", ()):
-        print(f"Note: {note}")
+    _print_notes(summary)
     if "resumed" in summary:
         kept = summary["resumed"]
         print(f"Resumed run {kept['run_id']}; kept of it: {', '.join(kept['steps'])}.")
     print_summary(summary)
 
 
+def _print_notes(summary: dict[str, Any]) -> None:
+    for note in summary.get("notes", ()):
+        print(f"Note: {note}")
+
+
 def print_demo(summary: dict[str, Any]) -> None:
     """Print the summary of the demo, and whether it is that of an earlier run."""
     if summary.get("unchanged"):
         print("Nothing has changed since the last run; --fresh runs it again.")
+    _print_notes(summary)
     print_summary(summary)
     # `make demo` does not make the environment active.
     command = "trendcast" if shutil.which("trendcast") else sys.argv[0]
