@@ -292,7 +292,8 @@ class Design:
             code = "design_series.code"
         rows_of = f"from {joined} where feature.t in ({among})"
         (count,) = features.query(f"select count(*) as n {rows_of}").column("n").to_pylist()
-        values = np.empty((count, len(columns)), np.float32)
+        # One row at least, for a look at "none" to fall on: a history shorter than a season has no season's rows.
+        values = np.empty((max(count, 1), len(columns)), np.float32)
         row = 0
         for batch in features.batches(f"select {code} as code, feature.t, {listed} {rows_of}"):
             rows = slice(row, row + len(batch))
