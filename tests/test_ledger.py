@@ -126,6 +126,7 @@ def test_commit_writes_every_row_and_the_run(
         "weights": 0,
         "next_purchases": 0,
         "scenarios": 0,
+        "tuning_trials": 0,
     }.items():
         assert count(warehouse, table) == n
         keys = warehouse.query(f"select distinct run_id from {table}").to_pylist()
@@ -583,7 +584,7 @@ def test_a_ledger_of_the_first_version_is_upgraded_and_keeps_its_rows(
         before = warehouse.query("select * from analytics_trendcast.forecasts")
         with pytest.raises(
             WarehouseError,
-            match=r"older trendcast.* has no inputs, ledger_version, next_purchases_rows, scenarios_rows, series_filter",
+            match=r"older trendcast.* has no inputs, ledger_version, next_purchases_rows, scenarios_rows, series_filter, tuning_trials_rows",
         ):
             ledger.require_tables(warehouse, old)
         # Read as it is, and a run that fails before dbt has upgraded it says so in it.
