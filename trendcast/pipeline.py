@@ -527,15 +527,16 @@ def _stage_weights(
 
 def _trials(workspace: Workspace, study_id: str, current: ledger.Run) -> list[tuning.Trial]:
     """Return the trials of a study that there are: in the ledger, and staged by a process that did not get to commit them."""
-    columns = ", ".join(field.name for field in fields(tuning.Trial))
+    names = [field.name for field in fields(tuning.Trial)]
     with workspace.connect() as warehouse:
         rows = warehouse.query(
-            f"select {columns} from {workspace.project.relation('tuning_trials')} where study_id = ?",
+            f"select * from {workspace.project.relation('tuning_trials')} where study_id = ?",
             [study_id],
-        ).to_pylist()
+        )
+    found = rows.select(names).to_pylist()
     for table in current.every("tuning_trials"):
-        rows += table.drop_columns(["model"]).to_pylist()
-    return [tuning.Trial(**row) for row in rows]
+        found += table.drop_columns(["model"]).to_pylist()
+    return [tuning.Trial(**row) for row in found]
 
 
 def _last_ensemble(
