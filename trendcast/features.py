@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,14 +58,9 @@ class Features:
         """Make a small table readable under ``name`` in later queries."""
         self._warehouse.lookup(name, rows)
 
-    @contextmanager
-    def lent(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Make a large table readable under ``name`` in the queries inside, and let go of it after."""
-        self._warehouse.lookup(name, rows)
-        try:
-            yield
-        finally:
-            self._warehouse.lookup(name, rows.slice(0, 0))
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
+        return self._warehouse.compute(sql, tables)
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""

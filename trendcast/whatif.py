@@ -210,7 +210,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             supply.unit_price,
             case
                 when supply.unit_price is not null
-                    then coalesce(cast(? as double), supply.unit_price * cast(? as double))
+                    then coalesce(cast(? as double precision), supply.unit_price * cast(? as double precision))
             end as scenario_price,
             supply.unit_cost,
             supply.is_unit_cost_assumed,

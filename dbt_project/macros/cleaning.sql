@@ -80,6 +80,10 @@
     end
 {%- endmacro %}
 
+{% macro postgres__utc_timestamp_of(expression) -%}
+    {{ trendcast.engine_name('utc') }}({{ expression }})
+{%- endmacro %}
+
 {#- The types are known before the first row, so columns that are no text are not searched. -#}
 {% macro duckdb__utc_timestamp_of(expression) -%}
     case

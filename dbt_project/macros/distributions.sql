@@ -124,6 +124,19 @@
     {{ 0.5 if var('whole_units') else 0 }}
 {%- endmacro %}
 
+{#- A number rounded to some decimals, as floating point. -#}
+{% macro rounded(expression, decimals) -%}
+    {{ return(adapter.dispatch('rounded', 'trendcast')(expression, decimals)) }}
+{%- endmacro %}
+
+{% macro default__rounded(expression, decimals) -%}
+    round({{ expression }}, {{ decimals }})
+{%- endmacro %}
+
+{% macro postgres__rounded(expression, decimals) -%}
+    cast(round(cast({{ expression }} as numeric), {{ decimals }}) as double precision)
+{%- endmacro %}
+
 {#- Periods that a number of days reaches into, at least `minimum`. -#}
 {% macro periods_of_days(days, minimum=0) -%}
     greatest(cast(ceil({{ days }} / {{ trendcast.settings().days_per_period }}) as integer), {{ minimum }})

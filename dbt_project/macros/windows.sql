@@ -635,6 +635,11 @@ windowed as (
     quantile_cont({{ expression }}, {{ level }})
 {%- endmacro %}
 
+{#- Of a window too, for which percentile_cont is none. -#}
+{% macro postgres__quantile(expression, level) -%}
+    {{ trendcast.engine_name('quantile') }}(cast({{ expression }} as double precision), {{ level }})
+{%- endmacro %}
+
 {% macro spark__quantile(expression, level) -%}
     percentile({{ expression }}, {{ level }})
 {%- endmacro %}

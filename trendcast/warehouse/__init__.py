@@ -10,7 +10,7 @@ from trendcast.warehouse.base import Warehouse, literal, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ENGINES = ("duckdb",)
+ENGINES = ("duckdb", "postgres")
 
 __all__ = ["ENGINES", "Warehouse", "connect", "literal", "quote"]
 
@@ -37,6 +37,15 @@ def connect(output: Mapping[str, Any], *, read_only: bool) -> Warehouse:
         from trendcast.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse.open(output, read_only=read_only)
+    if engine == "postgres":
+        try:
+            from trendcast.warehouse.postgres import PostgresWarehouse
+        except ImportError as error:
+            raise ProjectError(
+                f"The profile's type is 'postgres', whose driver is not installed ({error}). Install it with "
+                "pip install 'trendcast[postgres]', or choose another target with --target."
+            ) from error
+        return PostgresWarehouse.open(output, read_only=read_only)
     raise ProjectError(
         f"The profile's type is {engine!r}; trendcast runs on: {', '.join(ENGINES)}. "
         "Choose another target with --target."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -46,6 +46,9 @@ class Warehouse(Protocol):
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
 
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
+
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
 
@@ -62,7 +65,22 @@ class Warehouse(Protocol):
         """Digest of a relation's rows that does not depend on their order."""
 
     def about(self) -> dict[str, Any]:
-        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes."""
+        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes.
+
+        Both are None where the engine is a server, whose memory is not this machine's.
+        """
+
+    def is_prepared(self) -> bool:
+        """Whether what SQL needs of the engine beside its own functions is there; the macro prepare_engine makes it."""
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Hold what one process of all that use the warehouse may have at a time, under a name.
+
+        Raises
+        ------
+        WarehouseLockedError
+            Another process has it; names it.
+        """
 
     def close(self) -> None:
         """Let go of the warehouse and its lock."""

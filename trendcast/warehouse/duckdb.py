@@ -95,6 +95,16 @@ class DuckDBWarehouse:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
 
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
+        for name, rows in tables.items():
+            self._connection.register(name, rows)
+        try:
+            return self.query(sql)
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
+
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
         try:
@@ -145,6 +155,15 @@ class DuckDBWarehouse:
             "storage_version": version[0] if version else None,
             "memory_limit": int(float(amount) * _UNITS[unit]),
         }
+
+    def is_prepared(self) -> bool:
+        """Whether the engine has what SQL needs: always."""
+        return True
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold nothing: who has a file open for writing has it alone."""
+        yield
 
     def close(self) -> None:
         """Let go of the file and its lock."""
