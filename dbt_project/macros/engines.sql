@@ -128,3 +128,16 @@ create or replace aggregate {{ quantile }}(double precision, double precision) (
     sfunc = {{ quantile }}_step, stype = double precision[], finalfunc = {{ quantile }}_of, parallel = safe
 );
 {% endmacro %}
+
+{#- Goes before a CTE's bracket where each of its expressions is read several times by the next: Postgres would write the one
+    out in the other, and a chain of such CTEs doubles with every step. -#}
+{% macro computed_once() -%}
+    {{ return(adapter.dispatch('computed_once', 'trendcast')()) }}
+{%- endmacro %}
+
+{% macro default__computed_once() -%}
+{%- endmacro %}
+
+{% macro postgres__computed_once() -%}
+    {{ return('materialized ') }}
+{%- endmacro %}

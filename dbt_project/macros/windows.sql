@@ -75,7 +75,8 @@
 
 {% macro default__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
                           last_t, wanted=none) -%}
-{%- set exact = trendcast.type_exact() -%}
+{#- Prices and shares have more decimals than amounts. -#}
+{%- set exact = trendcast.type_fine() -%}
 ordered as (
 
     select

@@ -50,7 +50,7 @@ aged as (
         known.*,
         {{ trendcast.days_in('known.last_date', 'known.cutoff') }} - 1 as recency_days,
         {{ trendcast.days_in('known.first_date', 'known.cutoff') }} as tenure_days,
-        ({{ trendcast.days_in('known.first_date', 'known.last_date') }} - 1.0e0)
+        cast({{ trendcast.days_in('known.first_date', 'known.last_date') }} - 1 as {{ trendcast.type_double() }})
         / nullif(known.orders - 1, 0) as mean_gap_days,
         case when known.fold > 0 then coalesce(ahead.next_orders, 0) end as next_orders
     from known
@@ -63,11 +63,11 @@ final as (
 
     select
         aged.*,
-        ln(1.0e0 + recency_days) as recency,
-        ln(1.0e0 * orders) as frequency,
+        ln(cast(1 + recency_days as {{ trendcast.type_double() }})) as recency,
+        ln(cast(orders as {{ trendcast.type_double() }})) as frequency,
         -- How late the customer is: days away over their usual gap.
-        ln((1.0e0 + recency_days) / (1.0e0 + coalesce(mean_gap_days, tenure_days))) as lateness,
-        case when next_orders = 0 then 1.0e0 when next_orders > 0 then 0.0e0 end as is_lost
+        ln(cast(1 + recency_days as {{ trendcast.type_double() }}) / (1 + coalesce(mean_gap_days, tenure_days))) as lateness,
+        cast(case when next_orders = 0 then 1 when next_orders > 0 then 0 end as {{ trendcast.type_double() }}) as is_lost
     from aged
 
 )

@@ -5,9 +5,11 @@
 with states as (
 
     select
+        {% for expression in features.values() %}
+        {{ expression }},
+        {% endfor %}
         cutoffs.fold,
-        history.series_id,
-        {{ features.values() | join(',\n        ') }}
+        history.series_id
     from {{ ref('int_cutoffs') }} as cutoffs
     inner join {{ ref('ftr_history') }} as history
         on cutoffs.cutoff_t = history.t
@@ -25,12 +27,13 @@ values_by_fold as (
     from states
     union all
     {% endfor %}
-    -- The forecast of the horizon over its variance: relative levels and not sizes of series.
+    -- The forecast of the horizon over its variance: relative levels and not sizes of series. Rounded, for many are equal
+    -- but for their last bits and would fall on both sides of an edge.
     select
         fold,
         'forecast' as kind,
         'horizon' as feature,
-        cumulated_mean / nullif(sqrt(cumulated_variance), 0) as value
+        {{ trendcast.rounded('cumulated_mean / nullif(sqrt(cumulated_variance), 0)', 9) }} as value
     from {{ ref('int_cumulated_forecasts') }}
     where lead = {{ trendcast.settings().horizon }}
 
