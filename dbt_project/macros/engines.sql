@@ -35,6 +35,11 @@
     {%- endif -%}
 {% endmacro %}
 
+{#- Public holidays that `trendcast` has asked the holidays library for, where dbt cannot. -#}
+{% macro holidays_table() -%}
+    {{ return(trendcast.engine_name('holidays')) }}
+{%- endmacro %}
+
 {% macro postgres_functions() %}
 {%- set decimal, timestamp, utc = (trendcast.engine_name('decimal'), trendcast.engine_name('timestamp'), trendcast.engine_name('utc')) %}
 {%- set last_known, quantile = trendcast.engine_name('last_known'), trendcast.engine_name('quantile') %}
@@ -42,6 +47,10 @@ create schema if not exists {{ adapter.quote(target.schema) }};
 
 -- Two commands that start at once: the second waits, and finds all of it there.
 select pg_advisory_xact_lock(hashtext('trendcast functions'));
+
+create table if not exists {{ trendcast.holidays_table() }} (
+    country text not null, subdivision text not null, date_day date not null, name text not null
+);
 
 -- decimal(value, precision, scale): the value rounded, null where it cannot be read or has more digits.
 create or replace function {{ decimal }}(value numeric, digits integer, decimals integer) returns numeric

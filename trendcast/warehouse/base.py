@@ -28,6 +28,9 @@ def literal(text: str) -> str:
 class Warehouse(Protocol):
     """A connection that reads Arrow and appends Arrow; relations are dbt's rendered names."""
 
+    #: dbt's name of the engine, the ``type`` of a profile's output.
+    engine: str
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
 
@@ -72,15 +75,6 @@ class Warehouse(Protocol):
 
     def is_prepared(self) -> bool:
         """Whether what SQL needs of the engine beside its own functions is there; the macro prepare_engine makes it."""
-
-    def exclusive(self, name: str) -> AbstractContextManager[None]:
-        """Hold what one process of all that use the warehouse may have at a time, under a name.
-
-        Raises
-        ------
-        WarehouseLockedError
-            Another process has it; names it.
-        """
 
     def close(self) -> None:
         """Let go of the warehouse and its lock."""

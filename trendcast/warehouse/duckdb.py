@@ -25,6 +25,8 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "P
 class DuckDBWarehouse:
     """A DuckDB file opened with the settings of its dbt profile."""
 
+    engine = "duckdb"
+
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
         self._connection = connection
         self.path = path
@@ -159,11 +161,6 @@ class DuckDBWarehouse:
     def is_prepared(self) -> bool:
         """Whether the engine has what SQL needs: always."""
         return True
-
-    @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """Hold nothing: who has a file open for writing has it alone."""
-        yield
 
     def close(self) -> None:
         """Let go of the file and its lock."""

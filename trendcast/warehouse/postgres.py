@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import literal, quote
+from trendcast.warehouse.base import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +45,8 @@ _TOKENS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|(\?
 
 class PostgresWarehouse:
     """A session on a Postgres server, with the settings of its dbt profile."""
+
+    engine = "postgres"
 
     def __init__(self, connection: dbapi.Connection, schema: str) -> None:
         self._connection = connection
@@ -121,7 +123,9 @@ class PostgresWarehouse:
         listed = ", ".join(map(quote, rows.schema.names))
         count = self._ingest("_appended", rows)
         try:
-            self.execute(f"insert into {relation} ({listed}) select {listed} from pg_temp._appended")
+            self.execute(
+                f"insert into {relation} ({listed}) select {listed} from pg_temp._appended"
+            )
         finally:
             with suppress(WarehouseError):
                 self._drop("_appended")
@@ -146,6 +150,12 @@ class PostgresWarehouse:
             for name, rows in tables.items():
                 connection.register(name, rows)
             return connection.sql(sql).to_arrow_table()
+
+    def write(self, schema: str, table: str, rows: pa.Table) -> int:
+        """Make a table of a schema, or replace it, and return how many rows it has."""
+        self.execute(f"create schema if not exists {quote(schema)}")
+        with _errors(), self._connection.cursor() as cursor:
+            return int(cursor.adbc_ingest(table, rows, mode="replace", db_schema_name=schema))
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Postgres reads no other warehouse's file."""
@@ -191,13 +201,7 @@ class PostgresWarehouse:
 
     def is_prepared(self) -> bool:
         """Whether the functions are there that SQL needs of this engine; the macro prepare_engine makes them."""
-        rows = self.query(
-            "select 1 as found from pg_catalog.pg_proc as proc "
-            "inner join pg_catalog.pg_namespace as space on proc.pronamespace = space.oid "
-            "where space.nspname = ? and proc.proname = 'trendcast_quantile_of'",
-            [self._schema],
-        )
-        return len(rows) > 0
+        return self.exists(f"{quote(self._schema)}.trendcast_holidays")  # made together with them
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
