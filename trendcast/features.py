@@ -62,6 +62,10 @@ class Features:
         """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
         return self._warehouse.compute(sql, tables)
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does."""
+        return self._warehouse.text_order(expression)
+
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""
         return self.project.relation(name)
@@ -106,7 +110,9 @@ class Features:
         """
         relation = self.relation("ftr_static")
         condition = narrowed(self._warehouse, relation, where)
-        found = self.query(f"select series_id from {relation} where {condition} order by series_id")
+        found = self.query(
+            f"select series_id from {relation} where {condition} order by {self.text_order('series_id')}"
+        )
         if not len(found):
             asked = ", ".join(f"{c}={'|'.join(listed(v))}" for c, v in where.items())
             raise UsageError(f"No series has all of {asked}; each of them has some.")
@@ -136,22 +142,23 @@ class Features:
         by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
         by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
         static = self.static_columns
+        series, known_series = map(self.text_order, ("series_id", "known.series_id"))
         history_columns = ", ".join(
             ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
         )
         return Panel.from_arrow(
             self.query(
-                f"select {history_columns} from {self.relation('ftr_history')} order by series_id, t"
+                f"select {history_columns} from {self.relation('ftr_history')} order by {series}, t"
             ),
             self.query(
                 f"select known.series_id, known.t, {', '.join([*by_series, *by_date])} "
                 f"from {self.relation('ftr_known')} as known "
                 f"inner join {self.relation('ftr_calendar')} as calendar on known.t = calendar.t "
-                "order by known.series_id, known.t"
+                f"order by {known_series}, known.t"
             ),
             self.query(
                 f"select {', '.join(['series_id', *map(quote, static)])} "
-                f"from {self.relation('ftr_static')} order by series_id"
+                f"from {self.relation('ftr_static')} order by {series}"
             ),
             Roles(
                 history={c.name: c.unit for c in history if c.role == "history"},

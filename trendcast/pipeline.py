@@ -509,7 +509,7 @@ def _actuals(features: Features, cutoff_t: int) -> pa.Table:
         left join {features.relation("ftr_history")} as history
             on baseline.series_id = history.series_id and baseline.target_t = history.t
         where baseline.cutoff_t = ?
-        order by baseline.series_id, baseline.lead
+        order by {features.text_order("baseline.series_id")}, baseline.lead
         """,
         [cutoff_t],
     )

@@ -233,7 +233,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             on sums.series_id = effects.series_id and effects.effect = ?
         inner join asked_series on sums.series_id = asked_series.series_id
         where sums.fold = 0 and sums.lead = ?
-        order by sums.series_id
+        order by {warehouse.text_order("sums.series_id")}
         """,
         [
             *(scenario, change.price, 1.0 if change.factor is None else change.factor),

@@ -64,6 +64,9 @@ class Warehouse(Protocol):
     def safe_cast(self, expression: str, data_type: str) -> str:
         """SQL that is null where the expression cannot be read as the type."""
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does, by their characters' numbers and not as a language has it."""
+
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
 

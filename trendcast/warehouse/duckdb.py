@@ -136,6 +136,10 @@ class DuckDBWarehouse:
         """SQL that is null where the expression cannot be read as the type."""
         return f"try_cast({expression} as {data_type})"
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does: as DuckDB does by itself."""
+        return expression
+
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
         listed = ", ".join(quote(column) for column in columns)

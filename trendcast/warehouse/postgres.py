@@ -186,6 +186,10 @@ class PostgresWarehouse:
         function = f"{quote(self._schema)}.trendcast_{'decimal' if digits else 'timestamp'}"
         return f"cast({function}({', '.join([expression, *digits])}) as {data_type})"
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does, whatever the database's collation."""
+        return f'{expression} collate "C"'
+
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
         digest = f"hash_record_extended(row({', '.join(map(quote, columns))}), 0)"
