@@ -46,6 +46,9 @@ class Warehouse(Protocol):
     def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Append rows by column name and return how many."""
 
+    def write(self, schema: str, table: str, rows: pa.Table) -> int:
+        """Make a table of a schema, or replace it, and return how many rows it has."""
+
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
 

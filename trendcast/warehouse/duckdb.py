@@ -93,6 +93,19 @@ class DuckDBWarehouse:
                 self._connection.unregister("_appended")
         return int(counted[0]) if counted else 0
 
+    def write(self, schema: str, table: str, rows: pa.Table) -> int:
+        """Make a table of a schema, or replace it, and return how many rows it has."""
+        relation = f"{quote(schema)}.{quote(table)}"
+        self.execute(f"create schema if not exists {quote(schema)}")
+        self.execute(f"drop table if exists {relation}")
+        self._connection.register("_written", rows)
+        try:
+            self.execute(f"create table {relation} as select * from _written")
+        finally:
+            with suppress(duckdb.Error):
+                self._connection.unregister("_written")
+        return len(rows)
+
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
