@@ -6,6 +6,8 @@ Without a server the tests are skipped, and fail where TRENDCAST_REQUIRE_POSTGRE
 from __future__ import annotations
 
 import datetime as dt
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from tests.conftest import REPO, Shop, shop_vars
 from tests.postgres import PostgresShop, Server, running
+from trendcast import cli
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, run_alone
 
@@ -26,7 +29,10 @@ pytestmark = pytest.mark.postgres
 # Relative to the size of a number, or to one.
 TOLERANCE = 1e-6
 # When a row was made, by which run; and the number of a series, which follows the order of text.
-OF_ITS_OWN = ("built_at", "built_with", "loaded_at", "series_no")
+OF_ITS_OWN = (
+    *("built_at", "built_with", "loaded_at", "series_no"),
+    *("scenario_id", "base_run_id", "created_at"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +371,10 @@ def test_a_second_run_waits_for_the_first(small: PostgresShop, tmp_path: Path) -
     assert "Another trendcast run is under way on this database" in ran.stderr
 
 
-@pytest.mark.parametrize("command", ["publish", "audit", "reproduce"])
+DUCKDB_ONLY = ("publish", "audit", "reproduce")
+
+
+@pytest.mark.parametrize("command", DUCKDB_ONLY)
 def test_what_only_duckdb_can_names_the_engine_and_the_alternative(
     small: PostgresShop, command: str
 ) -> None:
@@ -379,6 +388,63 @@ def test_what_only_duckdb_can_names_the_engine_and_the_alternative(
 def test_dbt_alone_does_not_forget_the_holidays(small: PostgresShop) -> None:
     ran = small.run_apart("run", "--vars", '{"holiday_country": "XX"}')
     assert ran.returncode == UsageError.exit_code and "Valid: AD, AE" in ran.stderr
+
+
+def test_the_marts_commands_and_the_report(small: PostgresShop, tmp_path: Path) -> None:
+    done(small, "run")
+    assert "series" in done(small, "whatif", "--set", "price=-10%", "--where", "product_id=tea")
+    (row,) = small.query("select count(*) as n from analytics_marts.fct_scenarios")
+    assert row["n"] == 1
+    assert "service" in done(small, "simulate", "inventory")
+    page = tmp_path / "report.html"
+    done(small, "report", "--to", str(page))
+    assert page.stat().st_size > 50_000
+
+
+def test_a_commit_that_fails_leaves_nothing(small: PostgresShop) -> None:
+    """The run's own row is the last; where it is refused, no other row stays."""
+    count = "select (select count(*) from analytics_trendcast.forecasts) as n"
+    before = small.query(count)
+    rule = "alter table analytics_trendcast.runs {} constraint refused {}"
+    with connect(small.output, read_only=False) as warehouse:
+        warehouse.execute(rule.format("add", "check (status <> 'committed') not valid"))
+    ran = small.run_apart("forecast")
+    with connect(small.output, read_only=False) as warehouse:
+        warehouse.execute(rule.format("drop", ""))
+    assert ran.returncode == 1 and "refused" in ran.stderr
+    assert small.query(count) == before
+    newest = small.query(
+        "select status, error from analytics_trendcast.runs order by finished_at desc limit 1"
+    )
+    assert newest[0]["status"] == "failed" and "refused" in newest[0]["error"]
+    done(small, "forecast")
+
+
+def test_a_notebook_reads_it(small: PostgresShop) -> None:
+    import trendcast
+
+    with small.entered():
+        shop = trendcast.open(
+            small.project_dir, profiles_dir=REPO / "profiles", target="postgres", vars=small.vars
+        )
+        frame = shop.forecast("tea")
+        assert len(frame) == 7 and frame["mean"].min() >= 0
+        assert set(shop.series()["series_id"]) == set(PRODUCTS["product_id"].to_pylist())
+
+
+def test_the_matrix_in_the_docs_is_whole() -> None:
+    """Every command has a row, and what is not there on Postgres are the commands tested above."""
+    rows = [
+        [cell.strip() for cell in line.strip("| \n").split("|")]
+        for line in (REPO / "docs" / "engines.md").read_text().splitlines()
+        if line.startswith("| `trendcast ")
+    ]
+    cells = {row[0].strip("`").removeprefix("trendcast "): row[2] for row in rows}
+    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    names |= {str(group.name) for group in cli.app.registered_groups}
+    assert set(cells) == names
+    assert {name for name, cell in cells.items() if cell == "no"} == set(DUCKDB_ONLY)
+    assert set(cells.values()) <= {"works", "differs", "no"}
 
 
 def test_another_password_is_no_sql(small: PostgresShop) -> None:
@@ -474,6 +540,11 @@ def test_the_demo_is_duckdbs_row_for_row(server: Server, tmp_path: Path) -> None
         done(shop, "customers")
         done(shop, "whatif", "--set", "price=-10%")
     assert differences(duck, postgres) == {}
+    dbt = [*postgres.command("dbt")[:1], "-m", "dbt.cli.main", "test", "--select", "test_type:unit"]
+    dbt += ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
+    ran = subprocess.run(dbt, env=postgres.environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    assert re.search(r"PASS=1\d\d WARN=0 ERROR=0 SKIP=0", ran.stdout)
     # Models read features in single precision, and what they learn is as near as that.
     sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
     for columns, tolerance in (("mean", 1e-3), ("q10, q50, q90", 1.0)):

@@ -90,7 +90,7 @@
                 holidays.date_day >= {{ dbt.dateadd('day', -62, 'cutoffs.first_date') }}
                 and holidays.date_day <= {{ dbt.dateadd('day', ahead, 'cutoffs.cutoff') }}
         where cutoffs.fold = 0 and {{ country }}
-    )
+    ) as public_holidays
 {%- endmacro %}
 
 {#- The periods that the spans of a plan touch: start_date, end_date, t, days of the span in the period, days of the period.

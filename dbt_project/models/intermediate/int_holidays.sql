@@ -11,7 +11,7 @@ with named as (
     select
         date_day,
         name
-    from {{ trendcast.public_holidays() }} as public_holidays
+    from {{ trendcast.public_holidays() }}
     {% endif %}
 
 )

@@ -69,7 +69,8 @@ lines as (
         -- A series that pools products has no typical price: a gas grill among garden gloves is no typing error.
         case
             when {{ pooled }} then null
-            when not is_return and quantity > 0 and revenue > 0 then cast(revenue as {{ trendcast.type_double() }}) / quantity
+            when not is_return and quantity > 0 and revenue > 0
+                then cast(revenue as {{ trendcast.type_double() }}) / quantity
         end as unit_price
     from {{ 'every_line' if seen else 'newer' }}
     where

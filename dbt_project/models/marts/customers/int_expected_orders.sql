@@ -91,7 +91,9 @@ more as (
         repeats,
         days_known,
         log_stayed,
-        greatest(1 - sum(cast(case when log_chance > -700 then exp(log_chance) else 0 end as {{ trendcast.type_fine() }})) over (
+        greatest(1 - sum(cast(
+            case when log_chance > -700 then exp(log_chance) else 0 end as {{ trendcast.type_fine() }}
+        )) over (
             partition by fold, repeats, days_known
             order by earlier
             rows between unbounded preceding and current row
@@ -106,7 +108,9 @@ active as (
         fold,
         repeats,
         days_known,
-        sum(cast(chance * case when log_stayed > -700 then exp(log_stayed) else 0 end as {{ trendcast.type_fine() }})) as orders
+        sum(cast(
+            chance * case when log_stayed > -700 then exp(log_stayed) else 0 end as {{ trendcast.type_fine() }}
+        )) as orders
     from more
     group by 1, 2, 3
 

@@ -16,7 +16,7 @@ with states as (
 
 ),
 
-values_by_fold as (
+measures as (
 
     {% for name in features %}
     select
@@ -27,15 +27,26 @@ values_by_fold as (
     from states
     union all
     {% endfor %}
-    -- The forecast of the horizon over its variance: relative levels and not sizes of series. Rounded, for many are equal
-    -- but for their last bits and would fall on both sides of an edge.
+    -- The forecast of the horizon over its variance: relative levels and not sizes of series.
     select
         fold,
         'forecast' as kind,
         'horizon' as feature,
-        {{ trendcast.rounded('cumulated_mean / nullif(sqrt(cumulated_variance), 0)', 9) }} as value
+        cumulated_mean / nullif(sqrt(cumulated_variance), 0) as value
     from {{ ref('int_cumulated_forecasts') }}
     where lead = {{ trendcast.settings().horizon }}
+
+),
+
+-- Values that are equal but for their last bits must not fall on both sides of an edge.
+values_by_fold as (
+
+    select
+        fold,
+        kind,
+        feature,
+        {{ trendcast.rounded('value', 9) }} as value
+    from measures
 
 ),
 
