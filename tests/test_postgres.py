@@ -409,6 +409,9 @@ def test_the_marts_commands_and_the_report(small: PostgresShop, tmp_path: Path) 
     )
     assert ran.returncode == 0 and "service" in ran.stdout, ran.stderr + ran.stdout
     page = tmp_path / "report.html"
+    done(small, "tune", "classical", "--trials", "1")
+    (row,) = small.query("select count(*) as n from analytics_trendcast.tuning_trials")
+    assert row["n"] > 0
     done(small, "report", "--out", str(page))
     assert page.stat().st_size > 50_000
 
