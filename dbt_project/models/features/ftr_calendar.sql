@@ -140,8 +140,10 @@ periods as (
         -- A week belongs to the month of its Thursday, where most of its days are.
         cast(max({{ "case when weekday = 3 then extract(month from date_day) end" if settings.grain == 'week'
             else 'extract(month from date_day)' }}) as {{ dbt.type_bigint() }}) as month,
-        cast({{ "max(case when weekday = 3 then month_day end)" if settings.grain == 'week' else 'avg(month_day)' }}
-            as {{ double }}) as month_day,
+        cast(
+            {{ "max(case when weekday = 3 then month_day end)" if settings.grain == 'week' else 'avg(month_day)' }}
+            as {{ double }}
+        ) as month_day,
         count(*) as days_in_period,
         {% endif %}
         -- A yearly wave is told from a trend only once a second year is there.

@@ -69,10 +69,12 @@ final as (
         compared.promotion_feature as feature,
         compared.promotion_discount as discount,
         cast(case
-            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1 else 0
+            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            else 0
         end as {{ trendcast.type_double() }}) as before,
         cast(case
-            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1 else 0
+            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            else 0
         end as {{ trendcast.type_double() }}) as after,
         compared.rivals,
         {% endif %}
