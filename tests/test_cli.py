@@ -30,7 +30,18 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
-    *("demo", "init", "run", "train", "forecast", "backtest", "tune", "customers", "whatif"),
+    *(
+        "demo",
+        "prepare",
+        "init",
+        "run",
+        "train",
+        "forecast",
+        "backtest",
+        "tune",
+        "customers",
+        "whatif",
+    ),
     *("runs", "doctor", "audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
@@ -110,7 +121,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["runs", "--vars", "{horizon: [14"], "--vars is not YAML"),
         (["runs", "--project-dir", "nowhere"], "No dbt_project.yml in"),
         (["runs", "--profiles-dir", "nowhere"], "No profiles.yml in nowhere"),
-        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb."),
+        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb, postgres."),
     ],
 )
 def test_wrong_usage(args: list[str], told: str) -> None:

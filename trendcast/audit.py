@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trendcast.dbt import FEATURES
-from trendcast.errors import DataError, UsageError
+from trendcast.errors import DataError
 from trendcast.project import Project, profile_name
-from trendcast.warehouse import connect, literal, quote
+from trendcast.warehouse import connect, literal, quote, require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,11 +74,9 @@ def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> li
     DataError
         The history is too short to cut.
     """
-    if workspace.output.get("type") != "duckdb":
-        raise UsageError(
-            f"`trendcast audit` runs on duckdb; the target is {workspace.output.get('type')}. "
-            "Audit the same dbt project on a DuckDB copy of the order lines."
-        )
+    require_duckdb(
+        workspace.output, "audit", "Audit the same dbt project on a DuckDB copy of the order lines."
+    )
     found = []
     with tempfile.TemporaryDirectory(prefix="trendcast_audit_") as folder:
         whole = build(workspace, Path(folder), "whole", {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -67,14 +66,13 @@ class Features:
         """Make a small table readable under ``name`` in later queries."""
         self._warehouse.lookup(name, rows)
 
-    @contextmanager
-    def lent(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Make a large table readable under ``name`` in the queries inside, and let go of it after."""
-        self._warehouse.lookup(name, rows)
-        try:
-            yield
-        finally:
-            self._warehouse.lookup(name, rows.slice(0, 0))
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
+        return self._warehouse.compute(sql, tables)
+
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does."""
+        return self._warehouse.text_order(expression)
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""
@@ -120,7 +118,9 @@ class Features:
         """
         relation = self.relation("ftr_static")
         condition = narrowed(self._warehouse, relation, where)
-        found = self.query(f"select series_id from {relation} where {condition} order by series_id")
+        found = self.query(
+            f"select series_id from {relation} where {condition} order by {self.text_order('series_id')}"
+        )
         if not len(found):
             asked = ", ".join(f"{c}={'|'.join(listed(v))}" for c, v in where.items())
             raise UsageError(f"No series has all of {asked}; each of them has some.")
@@ -136,7 +136,7 @@ class Features:
             left join {self.relation("ftr_history")} as history
                 on baseline.series_id = history.series_id and baseline.target_t = history.t
             where baseline.cutoff_t = ?
-            order by baseline.series_id, baseline.lead
+            order by {self.text_order("baseline.series_id")}, baseline.lead
             """,
             [cutoff_t],
         )
@@ -165,22 +165,23 @@ class Features:
         by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
         by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
         static = self.static_columns
+        series, known_series = map(self.text_order, ("series_id", "known.series_id"))
         history_columns = ", ".join(
             ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
         )
         return Panel.from_arrow(
             self.query(
-                f"select {history_columns} from {self.relation('ftr_history')} order by series_id, t"
+                f"select {history_columns} from {self.relation('ftr_history')} order by {series}, t"
             ),
             self.query(
                 f"select known.series_id, known.t, {', '.join([*by_series, *by_date])} "
                 f"from {self.relation('ftr_known')} as known "
                 f"inner join {self.relation('ftr_calendar')} as calendar on known.t = calendar.t "
-                "order by known.series_id, known.t"
+                f"order by {known_series}, known.t"
             ),
             self.query(
                 f"select {', '.join(['series_id', *map(quote, static)])} "
-                f"from {self.relation('ftr_static')} order by series_id"
+                f"from {self.relation('ftr_static')} order by {series}"
             ),
             Roles(
                 history={c.name: c.unit for c in history if c.role == "history"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import trendcast
-from trendcast import ensemble, ledger, next_purchase
+from trendcast import ensemble, holidays, ledger, next_purchase
 from trendcast import tune as tuning
 from trendcast import whatif as scenarios
 from trendcast.checks import (
+    DEMO_SCHEMA,
     OVERRIDE,
     check_contracts,
     check_orders,
@@ -35,7 +38,7 @@ from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
 from trendcast.vars import check_vars, resolved_vars
-from trendcast.warehouse import connect
+from trendcast.warehouse import connect, is_server, place, run_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -716,7 +719,8 @@ def _run(
     A command that builds says what it was ``chosen`` to build; the others need the ledger to be there.
     """
     progress = workspace.progress
-    with ledger.run_lock(workspace.artifacts_dir):
+    ours = f"trendcast {workspace.project.relation('runs')}"
+    with ledger.run_lock(workspace.artifacts_dir), run_alone(workspace.output, ours):
         _check_before(workspace, left, builds=chosen is not None)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)
@@ -737,8 +741,43 @@ def _run(
             raise
 
 
+def prepare(workspace: Workspace) -> dict[str, Any]:
+    """Make what dbt needs of a server and cannot make by itself: functions, and the public holidays; nothing on DuckDB.
+
+    Returns
+    -------
+    dict
+        engine, and how many ``holidays`` were listed anew.
+    """
+    output, written = workspace.output, 0
+    if is_server(output):
+        with workspace.connect(read_only=False) as warehouse:
+            if not warehouse.is_prepared():
+                workspace.dbt.prepare()
+            vars = resolved_vars(workspace.dbt.project_dir, workspace.dbt.vars)
+            written = holidays.load(warehouse, output["schema"], workspace.dbt.manifest(), vars)
+    return {"engine": output["type"], "warehouse": place(output), "holidays": written}
+
+
+def load_demo(workspace: Workspace) -> None:
+    """Load the demo shop's tables where dbt cannot: only DuckDB reads the Parquet files beside the project."""
+    if not is_server(workspace.output) or workspace.project.orders_schema != DEMO_SCHEMA:
+        return
+    folder = workspace.dbt.project_dir / DEMO_SCHEMA
+    loaded_at = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    with workspace.progress.phase("load"), workspace.connect(read_only=False) as warehouse:
+        if warehouse.exists(workspace.project.orders):
+            return
+        for path in sorted(folder.glob("*.parquet")):
+            rows = pq.read_table(path)
+            at = pa.repeat(pa.scalar(loaded_at, pa.timestamp("us")), len(rows))
+            warehouse.write(DEMO_SCHEMA, path.stem, rows.append_column("loaded_at", at))
+
+
 def _check_before(workspace: Workspace, left: ledger.Leftover | None, *, builds: bool) -> None:
     """Check the warehouse and the orders before anything changes, and sweep up after a run that died."""
+    if builds:
+        prepare(workspace)
     # Opening it for writing finds a lock now and not half an hour later.
     with workspace.connect(read_only=False) as warehouse:
         if builds:
@@ -986,7 +1025,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         "served": served,
         "weights": weights,
         "timings": workspace.progress.timings or json.loads(latest["timings"] or "{}"),
-        "warehouse": workspace.output.get("path", ""),
+        "warehouse": place(workspace.output),
         "tables": {
             name: project.relation(name)
             for name in ("fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "dim_series")

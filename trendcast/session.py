@@ -93,6 +93,14 @@ class Session:
             data_checks=data_checks,
         )
 
+    def prepare(self) -> dict[str, Any]:
+        """Make what dbt needs of a server and cannot make by itself, see `trendcast.pipeline.prepare`."""
+        return pipeline.prepare(self.workspace)
+
+    def load_demo(self) -> None:
+        """Load the demo shop where dbt cannot, see `trendcast.pipeline.load_demo`."""
+        pipeline.load_demo(self.workspace)
+
     def is_current(self) -> bool:
         """Whether the latest run used the features, models, settings, SQL and versions there are now."""
         return pipeline.is_current(self.workspace)

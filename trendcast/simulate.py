@@ -162,13 +162,13 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
             inner join {project.relation("ftr_history")} as history
                 on levels.series_id = history.series_id and cutoffs.cutoff_t = history.t
             where levels.fold > 0 and levels.is_measured
-            order by levels.series_id, cutoffs.cutoff_t
+            order by {warehouse.text_order("levels.series_id")}, cutoffs.cutoff_t
             """
         )
         demand = warehouse.query(
             f"""
             select series_id, t, y from {project.relation("ftr_history")}
-            where t > (select min(cutoff_t) from {project.relation("int_cutoffs")}) order by series_id, t
+            where t > (select min(cutoff_t) from {project.relation("int_cutoffs")}) order by {warehouse.text_order("series_id")}, t
             """
         )
     if not len(reviews):

@@ -105,6 +105,16 @@ def print_demo(summary: dict[str, Any]) -> None:
     print(f"As a page: {command} report. Whether all is in order: {command} doctor.")
 
 
+def print_prepared(told: dict[str, Any]) -> None:
+    """Print that dbt can build, and where."""
+    what = (
+        "needs nothing beforehand"
+        if told["engine"] == "duckdb"
+        else f"has what dbt needs; {told['holidays']:,} public holidays were listed anew"
+    )
+    print(f"{told['engine']} {told['warehouse']} {what}.")
+
+
 def print_step(told: dict[str, Any]) -> None:
     """Print what a single step wrote."""
     console = _console()

@@ -210,7 +210,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             supply.unit_price,
             case
                 when supply.unit_price is not null
-                    then coalesce(cast(? as double), supply.unit_price * cast(? as double))
+                    then coalesce(cast(? as double precision), supply.unit_price * cast(? as double precision))
             end as scenario_price,
             supply.unit_cost,
             supply.is_unit_cost_assumed,
@@ -233,7 +233,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             on sums.series_id = effects.series_id and effects.effect = ?
         inner join asked_series on sums.series_id = asked_series.series_id
         where sums.fold = 0 and sums.lead = ?
-        order by sums.series_id
+        order by {warehouse.text_order("sums.series_id")}
         """,
         [
             *(scenario, change.price, 1.0 if change.factor is None else change.factor),

@@ -26,9 +26,9 @@ select
     ln(1 + coalesce(reviews.review_count, 0)) as review_count,
     ln(1 + coalesce(reviews.reviews_recent, 0)) as reviews_recent,
     {% else %}
-    0.0e0 as rating_mean,
-    0.0e0 as review_count,
-    0.0e0 as reviews_recent,
+    cast(0 as {{ trendcast.type_double() }}) as rating_mean,
+    cast(0 as {{ trendcast.type_double() }}) as review_count,
+    cast(0 as {{ trendcast.type_double() }}) as reviews_recent,
     {% endif %}
     {% endif %}
     {{ trendcast.columns_with_role('ftr_history', 'history', 'history') }},

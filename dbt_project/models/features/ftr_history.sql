@@ -230,8 +230,8 @@ final as (
             scaled.new_customers_sum_{{ medium }} / nullif(scaled.customers_sum_{{ medium }}, 0), 0
         ) as new_customer_share,
         {% elif customers %}
-        0.0e0 as customers_medium,
-        0.0e0 as new_customer_share,
+        cast(0 as {{ trendcast.type_double() }}) as customers_medium,
+        cast(0 as {{ trendcast.type_double() }}) as new_customer_share,
         {% endif %}
         scaled.discount_depth,
         scaled.y as season_last,

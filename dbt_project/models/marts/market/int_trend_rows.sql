@@ -65,7 +65,7 @@ directed as (
         momentum,
         acceleration,
         growth,
-        is_{{ direction }} as came_true
+        cast(is_{{ direction }} as {{ trendcast.type_double() }}) as came_true
     from {{ source }}
     {{ 'union all' if not (last and loop.last) }}
     {%- endfor %}

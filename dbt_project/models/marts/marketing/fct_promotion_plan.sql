@@ -184,7 +184,7 @@ charged as (
 offers as (
 
     {% for depth in depths %}
-    select {{ depth }}e0 as depth
+    select cast({{ depth }} as {{ trendcast.type_double() }}) as depth
     {{ 'union all' if not loop.last }}
     {% endfor %}
 

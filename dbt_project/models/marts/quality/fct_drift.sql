@@ -5,16 +5,18 @@
 with states as (
 
     select
+        {% for expression in features.values() %}
+        {{ expression }},
+        {% endfor %}
         cutoffs.fold,
-        history.series_id,
-        {{ features.values() | join(',\n        ') }}
+        history.series_id
     from {{ ref('int_cutoffs') }} as cutoffs
     inner join {{ ref('ftr_history') }} as history
         on cutoffs.cutoff_t = history.t
 
 ),
 
-values_by_fold as (
+measures as (
 
     {% for name in features %}
     select
@@ -33,6 +35,18 @@ values_by_fold as (
         cumulated_mean / nullif(sqrt(cumulated_variance), 0) as value
     from {{ ref('int_cumulated_forecasts') }}
     where lead = {{ trendcast.settings().horizon }}
+
+),
+
+-- Values that are equal but for their last bits must not fall on both sides of an edge.
+values_by_fold as (
+
+    select
+        fold,
+        kind,
+        feature,
+        {{ trendcast.rounded('value', 9) }} as value
+    from measures
 
 ),
 
@@ -93,10 +107,10 @@ measured as (
         cast(sum(n_now) as bigint) as n_now,
         cast(sum(n_before) as bigint) as n_before,
         -- Rounded, for the last bits of a sum depend on the order of its rows.
-        round(sum((share_now - share_before) * ln(share_now / share_before)), 9) as psi,
+        {{ trendcast.rounded('sum((share_now - share_before) * ln(share_now / share_before))', 9) }} as psi,
         -- Of samples this small the index is this large by chance (Yurdakul 2018: nearly chi-squared with 9 degrees of
         -- freedom over the sample sizes; its 99% quantile is 21.67).
-        round(21.67e0 * (1.0e0 / sum(n_now) + 1.0e0 / sum(n_before)), 9) as psi_by_chance
+        {{ trendcast.rounded('21.67e0 * (1.0e0 / sum(n_now) + 1.0e0 / sum(n_before))', 9) }} as psi_by_chance
     from shares
     group by 1, 2
     having sum(n_now) > 0 and sum(n_before) > 0

@@ -34,10 +34,10 @@ measured as (
         sum(error) / nullif(sum(actual), 0) as bias,
         avg(pinball_loss) as pinball_loss,
         sum(pinball_loss) / nullif(sum(actual), 0) as wql,
-        avg(is_covered_50) as coverage_50,
-        avg(is_covered_80) as coverage_80,
-        avg(is_covered_90) as coverage_90,
-        avg(is_covered_95) as coverage_95
+        cast(avg(is_covered_50) as {{ trendcast.type_double() }}) as coverage_50,
+        cast(avg(is_covered_80) as {{ trendcast.type_double() }}) as coverage_80,
+        cast(avg(is_covered_90) as {{ trendcast.type_double() }}) as coverage_90,
+        cast(avg(is_covered_95) as {{ trendcast.type_double() }}) as coverage_95
     from scored
     group by grouping sets (  -- noqa: PRS
         (model, demand_class, lead_bucket), (model, demand_class), (model, lead_bucket), (model)

@@ -51,8 +51,9 @@ alarms as (
 
     select
         errors.demand_class,
-        avg(case when errors.error_z < bounded.lower_z or errors.error_z > bounded.upper_z then 1.0e0 else 0.0e0 end)
-            as false_alarm_rate
+        cast(avg(
+            case when errors.error_z < bounded.lower_z or errors.error_z > bounded.upper_z then 1.0e0 else 0.0e0 end
+        ) as {{ trendcast.type_double() }}) as false_alarm_rate
     from errors
     inner join bounded
         on errors.fold = bounded.fold and errors.demand_class = bounded.demand_class
