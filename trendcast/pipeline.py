@@ -29,7 +29,7 @@ from trendcast.checks import (
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
@@ -54,7 +54,7 @@ LIBRARIES = (
 )
 FINGERPRINTED = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
-    *("ftr_category", "int_cutoffs"),
+    *("ftr_category", "ftr_analogy", "int_cutoffs"),
 )
 
 
@@ -116,15 +116,15 @@ class Workspace:
         found = [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
         if ENSEMBLE in found and len(members(found)) < 2:
             raise UsageError(
-                f"The model {ENSEMBLE} combines others than {BASELINE}, and needs two of them; came: "
+                f"The model {ENSEMBLE} combines others than {BASELINE} and {ANALOGY}, and needs two of them; came: "
                 f"{', '.join(chosen)}. Add models, or leave {ENSEMBLE} out."
             )
         return found
 
 
 def members(names: Sequence[str]) -> list[str]:
-    """Return the models an ensemble of these combines: all but itself and the baseline."""
-    return [name for name in names if name not in (BASELINE, ENSEMBLE)]
+    """Return the models an ensemble of these combines: all but itself, the baseline and what forecasts few series only."""
+    return [name for name in names if name not in (BASELINE, ANALOGY, ENSEMBLE)]
 
 
 def default_artifacts_dir(output: dict[str, Any]) -> Path:
@@ -423,9 +423,8 @@ def _backtest(
                 if model.refits_each_fold:
                     _fit(model, features, fold.t, progress)
                 rows = model.forecast(features, fold.t)
-                current.stage(
-                    "backtests", _beside(rows, actuals[fold.fold], name), fold=fold.fold, model=name
-                )
+                came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
+                current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
 
     if ENSEMBLE not in names:
         return None
@@ -509,6 +508,27 @@ def _actuals(features: Features, cutoff_t: int) -> pa.Table:
         order by baseline.series_id, baseline.lead
         """,
         [cutoff_t],
+    )
+
+
+def _newcomers(features: Features, cutoff_t: int) -> pa.Table:
+    """As `_actuals`, of the series forecast by analogy; a planned series that has not sold yet sold nothing."""
+    return features.query(
+        f"""
+        select
+            analogy.series_id, analogy.lead, analogy.demand_class, analogy.error_scale,
+            case
+                when analogy.target_t < coalesce(series.first_t, analogy.target_t + 1) and analogy.target_t <= ? then 0.0
+                else history.actual
+            end as actual
+        from {features.relation("ftr_analogy")} as analogy
+        left join {features.relation("int_series")} as series on analogy.series_id = series.series_id
+        left join {features.relation("ftr_history")} as history
+            on analogy.series_id = history.series_id and analogy.target_t = history.t
+        where analogy.cutoff_t = ?
+        order by analogy.series_id, analogy.lead
+        """,
+        [features.last_cutoff.t, cutoff_t],
     )
 
 
