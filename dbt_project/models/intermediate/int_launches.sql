@@ -23,6 +23,15 @@ with planned as (
 
 ),
 
+keyed as (
+
+    select
+        {{ trendcast.series_id(var('series_key')) }} as series_id,
+        planned.*
+    from planned
+
+),
+
 -- A list price says which neighbours are of the same price tier; the one of the first day, else the first after it.
 priced as (
 
@@ -50,30 +59,30 @@ priced as (
 final as (
 
     select
-        {{ trendcast.series_id(var('series_key')) }} as series_id,
+        keyed.series_id,
         {% for column in var('series_key') %}
-        planned.{{ adapter.quote(column) }},
+        keyed.{{ adapter.quote(column) }},
         {% endfor %}
         {% for column in columns if column not in var('series_key') %}
-        min(planned.{{ adapter.quote(column) }}) as {{ adapter.quote(column) }},
+        min(keyed.{{ adapter.quote(column) }}) as {{ adapter.quote(column) }},
         {% endfor %}
-        count(distinct planned.launched_product_id) as products,
-        min(planned.launch_date) as launch_date,
-        min(planned.planned_on) as planned_on,
-        min({{ trendcast.period_index('planned.launch_date') }}) as launch_t,
+        count(distinct keyed.launched_product_id) as products,
+        min(keyed.launch_date) as launch_date,
+        min(keyed.planned_on) as planned_on,
+        min({{ trendcast.period_index('keyed.launch_date') }}) as launch_t,
         cast(avg(priced.price) as {{ trendcast.type_double() }}) as list_price
-    from planned
+    from keyed
     left join priced
         on
-            planned.launched_product_id = priced.product_id
+            keyed.launched_product_id = priced.product_id
             and priced.nearness = 1
             {% if 'location_id' in var('series_key') %}
-            and planned.location_id = priced.location_id
+            and keyed.location_id = priced.location_id
             {% endif %}
     where
         1 = 1
         {% for column in var('series_key') %}
-        and planned.{{ adapter.quote(column) }} is not null
+        and keyed.{{ adapter.quote(column) }} is not null
         {% endfor %}
     {{ trendcast.group_by(var('series_key') | length + 1) }}
 
