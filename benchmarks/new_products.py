@@ -141,7 +141,10 @@ def neighbours(split: Split, hidden: Hidden, warehouse: Path) -> pa.Table:
                 from series left join products on cast(products.product_id as varchar) = series.product
             ),
             tiered as (
-                select priced.*, ntile({TIERS}) over (partition by location, category order by price) as tier from priced
+                select
+                    priced.*,
+                    case when price is null then 0 else ntile({TIERS}) over (partition by location, category order by price) end as tier
+                from priced
             ),
             sold as (
                 select location, category, tier, isodow(ds) as weekday, y
@@ -151,12 +154,22 @@ def neighbours(split: Split, hidden: Hidden, warehouse: Path) -> pa.Table:
             spread as (
                 select location, category, tier, weekday, avg(y) as mean, quantile_disc(y, {LEVELS.tolist()}) as q
                 from sold group by all
+            ),
+            -- For a category that has no other series.
+            whole as (
+                select weekday, avg(y) as mean, quantile_disc(y, {LEVELS.tolist()}) as q from sold group by all
             )
-            select unique_id, ds, mean, {", ".join(f"q[{k + 1}] as {name}" for k, name in enumerate(QUANTILES))}
+            select
+                unique_id, ds, coalesce(spread.mean, whole.mean) as mean,
+                {", ".join(f"coalesce(spread.q, whole.q)[{k + 1}] as {name}" for k, name in enumerate(QUANTILES))}
             from tiered
-            cross join (select cast($1 + lead as date) as ds from (select unnest(range(1, {split.dataset.horizon + 1})) as lead))
-            inner join spread using (location, category, tier)
-            where is_hidden and isodow(ds) = weekday
+            cross join (select $1::date + lead::integer as ds from (select unnest(range(1, {split.dataset.horizon + 1})) as lead))
+            inner join whole on isodow(ds) = whole.weekday
+            left join spread
+                on
+                    tiered.location = spread.location and tiered.category = spread.category
+                    and tiered.tier = spread.tier and isodow(ds) = spread.weekday
+            where is_hidden
             """,
             params=[split.cutoff, list(hidden.visible)],
         ).to_arrow_table()
