@@ -30,6 +30,7 @@ from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
@@ -433,7 +434,7 @@ def _backtest(
     if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):
         current.drop_from(ENSEMBLE)  # each fold builds on the one before, and it costs little
     with progress.phase(f"backtest {ENSEMBLE}"):
-        return _backtest_ensemble(features, current, members(names))
+        return _backtest_ensemble(features, current, names)
 
 
 def _backtest_ensemble(
@@ -441,6 +442,7 @@ def _backtest_ensemble(
 ) -> ensemble.Ensemble:
     """Combine the members' staged forecasts, oldest fold first, each with what only older targets taught."""
     settings = features.settings
+    borrows, names = ANALOGY in names, members(names)
     folds = sorted(features.cutoffs[1:], key=lambda fold: fold.t)
     counts = features.in_whole_units(folds[0].t)
     walk = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
@@ -450,11 +452,30 @@ def _backtest_ensemble(
         rows = ensemble.Rows.of(tables, about, settings.lead_bucket, counts=counts)
         found, combined = walk.score(fold.t, rows)
         table = ensemble.table_of(about, combined.mean[0], found.finish(combined))
+        if borrows:
+            table, _ = _drawn(features, fold.t, table, None, counts=counts)
         for name in ("demand_class", "error_scale", "actual"):
             table = table.append_column(name, about.column(name))
         current.stage("backtests", table, fold=fold.fold, model=ENSEMBLE)
         _stage_weights(features, current, found, fold.fold)
     return walk.ensemble(features.last_cutoff.t)
+
+
+def _drawn(
+    features: Features, cutoff_t: int, table: pa.Table, explained: pa.Table | None, *, counts: bool
+) -> tuple[pa.Table, pa.Table | None]:
+    """Draw the ensemble's forecasts of new series, and their explanations, to those by analogy."""
+    analogy = features.query(
+        f"""
+        select series_id, lead, mean, {", ".join(QUANTILE_NAMES)}, evidence_periods
+        from {features.relation("ftr_analogy")}
+        where cutoff_t = ? and demand_class = 'new'
+        order by series_id, lead
+        """,
+        [cutoff_t],
+    )
+    prior = features.settings.windows[1] / ensemble.PRIOR_SHARE
+    return ensemble.drawn_to_neighbours(table, explained, analogy, prior, counts=counts)
 
 
 def _stage_weights(
@@ -610,17 +631,20 @@ def _forecast(
             _check_keys(table, about, name)
         lead_bucket = features.settings.lead_bucket
         each = ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
-        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
-        if not current.has("explanations", model=ENSEMBLE):
-            explained = {
-                name: current.staged("explanations", model=name)
-                for name in combined.members
-                if current.has("explanations", model=name)
-            }
-            parts = combined.explain(each, tables[0], explained)
-            current.stage("explanations", parts, model=ENSEMBLE)
         rows = combined.combine(each)
         table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
+        explained = {
+            name: current.staged("explanations", model=name)
+            for name in combined.members
+            if current.has("explanations", model=name)
+        }
+        parts = combined.explain(each, tables[0], explained)
+        if any(model.name == ANALOGY for model in models):
+            table, drawn = _drawn(features, cutoff_t, table, parts, counts=combined.counts)
+            parts = drawn if drawn is not None else parts
+        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
+        if not current.has("explanations", model=ENSEMBLE):
+            current.stage("explanations", parts, model=ENSEMBLE)
         current.stage("forecasts", table, model=ENSEMBLE)
 
 

@@ -1,6 +1,6 @@
 -- One row per cutoff (the last one and the backtest's), series with little or no history, and lead: what its nearest
--- neighbours sold, weighed by how likely they make what the series has sold itself. Nothing later than the cutoff is read.
--- See docs/new-products.md.
+-- neighbours sold, weighed by how likely they make what the series has sold itself. Nothing later than the cutoff is
+-- read. See docs/new-products.md.
 {%- set settings = trendcast.settings() %}
 {%- set season = settings.season_length %}
 {%- set medium, long = settings.windows[1:] %}
@@ -11,8 +11,8 @@
 {%- set recent = 8 * season if aligned else medium %}
 {#- Neighbours from which on no farther ones are asked; the most of a group that are looked at, and that are kept. #}
 {%- set enough, most, kept = 10, 500, 100 %}
-{#- The same product elsewhere counts as so many of its kind at the place; a price 1.6 times as high halves what one counts;
-    how far a series' level may be from the neighbour's that it is like. #}
+{#- The same product elsewhere counts as so many of its kind at the place; the log of the price ratio that halves what a
+    neighbour counts; how far a series' level may be from the neighbour's that it is like. #}
 {%- set elsewhere, price_scale, level_spread = 20.0, 0.5, 0.3 %}
 {%- set places = trendcast.place_key() %}
 {%- set products = trendcast.product_key() %}
@@ -20,18 +20,14 @@
 with described as (
 
     select
-        static.series_id,
-        {% for column in trendcast.series_columns() %}
-        static.{{ adapter.quote(column) }}{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ trendcast.key_columns(trendcast.series_columns(), 'static') }}
+        static.series_id
     from {{ ref('ftr_static') }} as static
     {% if trendcast.has_source('launches') %}
     union all
     select
-        launches.series_id,
-        {% for column in trendcast.series_columns() %}
-        launches.{{ adapter.quote(column) }}{{ ',' if not loop.last }}
-        {% endfor %}
+        {{ trendcast.key_columns(trendcast.series_columns(), 'launches') }}
+        launches.series_id
     from {{ ref('int_launches') }} as launches
     left join {{ ref('int_series') }} as series
         on launches.series_id = series.series_id
@@ -70,8 +66,8 @@ newcomers as (
         launches.launch_t,
         launches.launch_date,
         filled.price,
-        -- Counted from the launch where that is planned. Without a plan a series begins with a sale, and a first period that
-        -- has to have one says nothing of how often there are any.
+        -- Counted from the launch where that is planned. Without a plan a series begins with a sale, and a first period
+        -- that has to have one says nothing of how often there are any.
         case
             when launches.launch_t <= state.cutoff_t - state.n_rows + 1 then state.cutoff_t - launches.launch_t + 1
             else state.n_rows - 1
@@ -86,7 +82,9 @@ newcomers as (
     inner join {{ ref('int_sales_filled') }} as filled
         on state.series_id = filled.series_id and state.cutoff_t = filled.t
     left join {{ ref('int_launches') }} as launches
-        on state.series_id = launches.series_id and coalesce({{ trendcast.period_index('launches.planned_on') }} <= state.cutoff_t, true)
+        on
+            state.series_id = launches.series_id
+            and coalesce({{ trendcast.period_index('launches.planned_on') }} <= state.cutoff_t, true)
     where state.demand_class = 'new'
     {% if trendcast.has_source('launches') %}
     union all
@@ -124,9 +122,7 @@ established as (
         state.cutoff_t,
         state.series_id,
         filled.price,
-        {% for column in trendcast.series_columns() %}
-        described.{{ adapter.quote(column) }},
-        {% endfor %}
+        {{ trendcast.key_columns(trendcast.series_columns(), 'described') }}
         state.mean_medium,
         state.std_medium * state.std_medium as variance,
         -- A sample of a large group; by the id and not by a number, which would depend on the series that come later.
@@ -145,11 +141,9 @@ established as (
 strangers as (
 
     select
+        {{ trendcast.key_columns(trendcast.series_columns(), 'described') }}
         newcomers.fold,
-        newcomers.series_id,
-        {% for column in trendcast.series_columns() %}
-        described.{{ adapter.quote(column) }}{{ ',' if not loop.last }}
-        {% endfor %}
+        newcomers.series_id
     from newcomers
     inner join described
         on newcomers.series_id = described.series_id
@@ -210,6 +204,17 @@ pairs_{{ loop.index0 }} as (
 ),
 
 {% if not loop.last -%}
+found_{{ loop.index }} as (
+
+    {% for k in range(loop.index) -%}
+    select *
+    from pairs_{{ k }}
+    {% if not loop.last -%}
+    union all
+    {% endif -%}
+    {% endfor %}
+),
+
 -- Whoever has few neighbours so far.
 lonely_{{ loop.index }} as (
 
@@ -218,13 +223,7 @@ lonely_{{ loop.index }} as (
         strangers.series_id,
         {{ enough }} - count(found.neighbour_id) as missing
     from strangers
-    left join (
-        {% for k in range(loop.index) %}
-        select *
-        from pairs_{{ k }}
-        {{ 'union all' if not loop.last }}
-        {% endfor %}
-    ) as found
+    left join found_{{ loop.index }} as found
         on strangers.fold = found.fold and strangers.series_id = found.series_id
     group by 1, 2
     having count(found.neighbour_id) < {{ enough }}
@@ -233,6 +232,17 @@ lonely_{{ loop.index }} as (
 
 {% endif -%}
 {% endfor -%}
+all_pairs as (
+
+    {% for _ in likenesses -%}
+    select *
+    from pairs_{{ loop.index0 }}
+    {% if not loop.last -%}
+    union all
+    {% endif -%}
+    {% endfor %}
+),
+
 -- A series that is alike in two ways is one neighbour.
 pairs as (
 
@@ -241,13 +251,7 @@ pairs as (
         series_id,
         neighbour_id,
         max(prior) as prior
-    from (
-        {% for same in likenesses %}
-        select *
-        from pairs_{{ loop.index0 }}
-        {{ 'union all' if not loop.last }}
-        {% endfor %}
-    ) as all_pairs
+    from all_pairs
     group by 1, 2, 3
 
 ),
@@ -269,8 +273,9 @@ compared as (
         end as price_distance,
         neighbours.mean_medium,
         -- Exact sums, so that their order does not matter.
-        cast(sum(cast(neighbours.mean_medium as {{ exact }})) over pool as {{ double }}) / count(*) over pool as pool_mean,
-        cast(sum(cast(neighbours.variance as {{ exact }})) over pool as {{ double }}) / count(*) over pool as pool_variance
+        cast(sum(cast(neighbours.mean_medium as {{ exact }})) over pool as {{ double }}) as pool_total,
+        cast(sum(cast(neighbours.variance as {{ exact }})) over pool as {{ double }}) as pool_variance,
+        count(*) over pool as pool_size
     from pairs
     inner join newcomers
         on pairs.fold = newcomers.fold and pairs.series_id = newcomers.series_id
@@ -280,33 +285,41 @@ compared as (
 
 ),
 
--- A neighbour's level over its medium window, with a period of all neighbours' mean added so that none is zero; and sales per
--- event, variance over mean, which turns amounts of any unit and clustering into a count of independent events.
+-- A neighbour's level over its medium window, with a period of all neighbours' mean added so that none is zero; and
+-- variance over mean, by which amounts of any unit and clustering become a count of independent events.
 levelled as (
 
     select
         compared.*,
-        ({{ medium }} * mean_medium + pool_mean) / {{ medium + 1 }} as level,
-        greatest(pool_variance / pool_mean, 0.000001) as dispersion
+        ({{ medium }} * mean_medium + pool_total / pool_size) / {{ medium + 1 }} as level,
+        greatest(pool_variance / pool_total, 0.000001) as dispersion
     from compared
-    where pool_mean > 0
+    where pool_total > 0
 
 ),
 
--- The likelihood of what the series sold if its level were the neighbour's, give or take `level_spread`: negative binomial, up to
--- what all neighbours have in common.
+events as (
+
+    select
+        levelled.*,
+        sold / dispersion as events,
+        case when evidence_periods > 0 then evidence_periods * level / dispersion end as expected_events
+    from levelled
+
+),
+
+-- The likelihood of what the series sold if its level were the neighbour's, give or take `level_spread`: negative
+-- binomial, up to what all neighbours have in common.
 likely as (
 
     select
         levelled.*,
-        ln(prior) - ln(1 + price_distance * price_distance) + case
-            when evidence_periods > 0 then
-                sold / dispersion * ln(evidence_periods * level / dispersion)
-                - (sold / dispersion + {{ 1 / level_spread ** 2 }}e0)
-                * ln(evidence_periods * level / dispersion + {{ 1 / level_spread ** 2 }}e0)
-            else 0
-        end as log_weight
-    from levelled
+        ln(prior) - ln(1 + price_distance * price_distance) + coalesce(
+            events * ln(expected_events)
+            - (events + {{ 1 / level_spread ** 2 }}e0) * ln(expected_events + {{ 1 / level_spread ** 2 }}e0),
+            0
+        ) as log_weight
+    from events
 
 ),
 
@@ -315,7 +328,7 @@ ranked as (
     select
         likely.*,
         exp(log_weight - max(log_weight) over (partition by fold, series_id)) as weight,
-        row_number() over (partition by fold, series_id order by log_weight desc, neighbour_id) as nearness
+        row_number() over (partition by fold, series_id order by -log_weight, neighbour_id) as nearness
     from likely
 
 ),
@@ -446,9 +459,9 @@ targets as (
         -- Nothing before the launch, and of its own period the days that are left.
         case
             when newcomers.launch_t > newcomers.cutoff_t + leads.lead then 0.0e0
-            when newcomers.launch_t = newcomers.cutoff_t + leads.lead
-                then cast({{ trendcast.days_in('newcomers.launch_date', trendcast.period_end('calendar.ds')) }} as {{ double }})
-                    / {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }}
+            when newcomers.launch_t = newcomers.cutoff_t + leads.lead then
+                {{ trendcast.days_in('newcomers.launch_date', trendcast.period_end('calendar.ds')) }} * 1.0e0
+                / {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }}
             else 1.0e0
         end {{ '* least(greatest(coalesce(seasons.factor, 1), 0.25), 4)' if not aligned }} as share
     from newcomers
@@ -481,10 +494,10 @@ final as (
         targets.error_scale,
         cast(targets.evidence_periods as integer) as evidence_periods,
         cast(targets.n_neighbours as integer) as n_neighbours,
-        targets.share * distributions.mean as mean,
         {% for name in trendcast.quantile_levels() %}
-        targets.share * distributions.{{ name }} as {{ name }}{{ ',' if not loop.last }}
+        targets.share * distributions.{{ name }} as {{ name }},
         {% endfor %}
+        targets.share * distributions.mean as mean
     from targets
     inner join distributions
         on

@@ -91,6 +91,7 @@ final as (
 select *
 from final
 {% else %}
+-- depends_on: {{ ref('stg_launches') }}, {{ ref('stg_products') }}, {{ ref('stg_prices') }}
 {%- set types = {'series_id': dbt.type_string()} -%}
 {%- for column in columns -%}
     {%- do types.update({adapter.quote(column): dbt.type_string()}) -%}
@@ -98,7 +99,6 @@ from final
 {%- do types.update({
     'products': 'bigint', 'launch_date': 'date', 'planned_on': 'date', 'launch_t': 'integer',
     'list_price': trendcast.type_double(),
-}) -%}
--- depends_on: {{ ref('stg_launches') }}, {{ ref('stg_products') }}, {{ ref('stg_prices') }}
+}) %}
 {{ trendcast.no_rows(types) }}
 {% endif %}

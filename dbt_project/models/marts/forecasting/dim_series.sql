@@ -1,4 +1,5 @@
--- One row per series that sells, and per planned launch that is forecast; its key, attributes and state at the last cutoff.
+-- One row per series that sells, and per planned launch that is forecast; its key, attributes and state at the last
+-- cutoff.
 {%- set columns = trendcast.series_columns() %}
 with state as (
 

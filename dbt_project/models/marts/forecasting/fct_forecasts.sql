@@ -32,8 +32,8 @@ latest as (
 
 ),
 
--- The best-ranked model of the series' class that the run has; an unranked model comes last. A class that no backtest met
--- is served by analogy, if it is of new series, and else by the ensemble.
+-- The best-ranked model of the series' class that the run has; an unranked model comes last. A class that no backtest
+-- met is served by the ensemble, or by analogy.
 ranked as (
 
     select
@@ -43,7 +43,7 @@ ranked as (
             partition by latest.series_id, latest.lead
             order by
                 coalesce(champions.champion_rank, 1000),
-                case latest.model when 'analogy' then 0 when 'ensemble' then 1 else 2 end,
+                case latest.model when 'ensemble' then 0 when 'analogy' then 1 else 2 end,
                 latest.model
         ) as model_rank
     from latest
@@ -58,6 +58,14 @@ served as (
 
     select distinct series_id
     from latest
+
+),
+
+borrowing as (
+
+    select distinct series_id
+    from {{ ref('ftr_analogy') }}
+    where fold = 0
 
 ),
 
@@ -86,9 +94,9 @@ unserved as (
         baseline.mean,
         baseline.{{ quantiles | join(', baseline.') }}
     from {{ ref('ftr_baseline') }} as baseline
-    left join (select distinct series_id from {{ ref('ftr_analogy') }} where fold = 0) as borrowed
-        on baseline.series_id = borrowed.series_id
-    where baseline.fold = 0 and borrowed.series_id is null
+    left join borrowing
+        on baseline.series_id = borrowing.series_id
+    where baseline.fold = 0 and borrowing.series_id is null
 
 ),
 
