@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 ROW_TABLES = (
     *("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases"),
-    "scenarios",
+    *("scenarios", "tuning_trials"),
 )
-# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count; dbt adds
-# tables and columns to a ledger that lacks them.
-LEDGER_VERSION = 4
+# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count, 5 the same of
+# tuning_trials; dbt adds tables and columns to a ledger that lacks them.
+LEDGER_VERSION = 5
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -60,7 +60,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast``, ``backtest``, ``customers`` or ``whatif``.
+        ``run``, ``train``, ``forecast``, ``backtest``, ``tune``, ``customers`` or ``whatif``.
     artifacts_dir
         Parent of the runs' folders.
     """
@@ -128,6 +128,10 @@ class Run:
         """Return the rows staged with these constants."""
         (path,) = [path for name, path, c in self._staged if (name, c) == (table, constants)]
         return pq.read_table(path)
+
+    def every(self, table: str) -> list[pa.Table]:
+        """Return all rows staged of a table, as they were staged."""
+        return [pq.read_table(path) for name, path, _ in self._staged if name == table]
 
     @contextmanager
     def model_directory(self, model: str) -> Iterator[Path]:
