@@ -49,7 +49,7 @@ STEPS = 120
 PRIOR_ROWS = 2_000
 PRIOR_HORIZONS = 4
 # A new series' own forecast is worth as much as its neighbours' from this part of the medium window on.
-PRIOR_SHARE = 3.0
+PRIOR_SHARE = 2.0
 EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
 SCALE_LIMITS = (0.5, 2.0)
 # A member counts for a series as its relative loss there to this power; one that lost a twentieth is no better known

@@ -54,3 +54,16 @@
     {%- endfor -%}
     {{ return(found) }}
 {% endmacro %}
+
+{#- The columns of int_launches with their types, for a shop without a plan. -#}
+{% macro launch_columns() %}
+    {%- set types = {'series_id': dbt.type_string()} -%}
+    {%- for column in trendcast.series_columns() -%}
+        {%- do types.update({adapter.quote(column): dbt.type_string()}) -%}
+    {%- endfor -%}
+    {%- do types.update({
+        'products': 'bigint', 'launch_date': 'date', 'planned_on': 'date', 'launch_t': 'integer',
+        'list_price': trendcast.type_double(),
+    }) -%}
+    {{ return(types) }}
+{% endmacro %}

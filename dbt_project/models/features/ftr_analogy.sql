@@ -14,6 +14,8 @@
 {#- The same product elsewhere counts as so many of its kind at the place; the log of the price ratio that halves what a
     neighbour counts; how far a series' level may be from the neighbour's that it is like. #}
 {%- set elsewhere, price_scale, level_spread = 20.0, 0.5, 0.3 %}
+{%- set days_left = trendcast.days_in('newcomers.launch_date', trendcast.period_end('calendar.ds')) %}
+{%- set days = trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) %}
 {%- set places = trendcast.place_key() %}
 {%- set products = trendcast.product_key() %}
 {%- set likenesses = trendcast.likenesses() %}
@@ -313,7 +315,7 @@ events as (
 likely as (
 
     select
-        levelled.*,
+        events.*,
         ln(prior) - ln(1 + price_distance * price_distance) + coalesce(
             events * ln(expected_events)
             - (events + {{ 1 / level_spread ** 2 }}e0) * ln(expected_events + {{ 1 / level_spread ** 2 }}e0),
@@ -459,9 +461,8 @@ targets as (
         -- Nothing before the launch, and of its own period the days that are left.
         case
             when newcomers.launch_t > newcomers.cutoff_t + leads.lead then 0.0e0
-            when newcomers.launch_t = newcomers.cutoff_t + leads.lead then
-                {{ trendcast.days_in('newcomers.launch_date', trendcast.period_end('calendar.ds')) }} * 1.0e0
-                / {{ trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) }}
+            when newcomers.launch_t = newcomers.cutoff_t + leads.lead
+                then 1.0e0 * {{ days_left }} / {{ days }}
             else 1.0e0
         end {{ '* least(greatest(coalesce(seasons.factor, 1), 0.25), 4)' if not aligned }} as share
     from newcomers

@@ -1,6 +1,5 @@
 -- One row per series that the shop plans to sell, whether it has sold by now or not: its key, attributes and first day.
 {%- do trendcast.check_launches() %}
-{%- set product_key = trendcast.product_key() %}
 {%- set columns = trendcast.series_columns() %}
 {%- if trendcast.has_source('launches') %}
 with planned as (
@@ -92,13 +91,5 @@ select *
 from final
 {% else %}
 -- depends_on: {{ ref('stg_launches') }}, {{ ref('stg_products') }}, {{ ref('stg_prices') }}
-{%- set types = {'series_id': dbt.type_string()} -%}
-{%- for column in columns -%}
-    {%- do types.update({adapter.quote(column): dbt.type_string()}) -%}
-{%- endfor -%}
-{%- do types.update({
-    'products': 'bigint', 'launch_date': 'date', 'planned_on': 'date', 'launch_t': 'integer',
-    'list_price': trendcast.type_double(),
-}) %}
-{{ trendcast.no_rows(types) }}
+{{ trendcast.no_rows(trendcast.launch_columns()) }}
 {% endif %}
