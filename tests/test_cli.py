@@ -337,9 +337,12 @@ def test_a_step_says_what_it_wrote(small_run: Shop, copied: Callable[[Shop], Sho
 def test_run_serves_every_series_of_the_demo(demo_run: Shop) -> None:
     (run,) = demo_run.query("select * from analytics_trendcast.runs")
     assert (run["status"], run["command"]) == ("committed", "run")
-    assert json.loads(run["models"]) == MODELS
+    assert json.loads(run["models"]) == [MODELS[0], "analogy", *MODELS[1:]]
     n = run["n_series"]
-    assert run["forecasts_rows"] == len(MODELS) * n * run["horizon"]
+    (new,) = demo_run.query(
+        "select count(*) as n from analytics_trendcast.ftr_analogy where fold = 0"
+    )
+    assert run["forecasts_rows"] == len(MODELS) * n * run["horizon"] + new["n"]
     (served,) = demo_run.query(
         "select count(distinct series_id) as n, count(*) as rows from analytics_marts.fct_forecasts"
     )

@@ -302,6 +302,7 @@ MAPPINGS = {
     "prices": "price_columns",
     "reviews": "review_columns",
     "inventory": "inventory_columns",
+    "launches": "launch_columns",
     "exchange_rates": "exchange_rate_columns",
     "supply": "supply_columns",
     "purchase_orders": "purchase_order_columns",

@@ -46,7 +46,7 @@ COARSER = {"day": (6, "week"), "week": (27, "month")}
 DATED = {
     **{"inventory": ("date", 7), "exchange_rates": ("date", 31), "reviews": ("reviewed_at", None)},
     **{"prices": ("start_date", None), "promotions": ("end_date", None), "events": ("date", None)},
-    "purchase_orders": ("expected_date", None),
+    **{"purchase_orders": ("expected_date", None), "launches": ("launch_date", None)},
 }
 # What a run takes at its peak, measured: see `memory_needed`. Copies: those made while reading are among them.
 LIBRARIES_GB = 1.3

@@ -33,7 +33,8 @@ from trendcast.checks import (
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, Stopped, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
@@ -58,7 +59,7 @@ LIBRARIES = (
 )
 FINGERPRINTED = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
-    *("ftr_category", "int_cutoffs"),
+    *("ftr_category", "ftr_analogy", "int_cutoffs"),
 )
 
 
@@ -120,15 +121,15 @@ class Workspace:
         found = [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
         if ENSEMBLE in found and len(members(found)) < 2:
             raise UsageError(
-                f"The model {ENSEMBLE} combines others than {BASELINE}, and needs two of them; came: "
+                f"The model {ENSEMBLE} combines others than {BASELINE} and {ANALOGY}, and needs two of them; came: "
                 f"{', '.join(chosen)}. Add models, or leave {ENSEMBLE} out."
             )
         return found
 
 
 def members(names: Sequence[str]) -> list[str]:
-    """Return the models an ensemble of these combines: all but itself and the baseline."""
-    return [name for name in names if name not in (BASELINE, ENSEMBLE)]
+    """Return the models an ensemble of these combines: all but itself, the baseline and what forecasts few series only."""
+    return [name for name in names if name not in (BASELINE, ANALOGY, ENSEMBLE)]
 
 
 def default_artifacts_dir(output: dict[str, Any]) -> Path:
@@ -486,9 +487,8 @@ def _backtest(
                 if model.refits_each_fold:
                     _fit(model, features, fold.t, progress)
                 rows = model.forecast(features, fold.t)
-                current.stage(
-                    "backtests", _beside(rows, actuals[fold.fold], name), fold=fold.fold, model=name
-                )
+                came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
+                current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
 
     if ENSEMBLE not in names:
         return None
@@ -497,7 +497,7 @@ def _backtest(
     if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):
         current.drop_from(ENSEMBLE)  # each fold builds on the one before, and it costs little
     with progress.phase(f"backtest {ENSEMBLE}"):
-        return _backtest_ensemble(features, current, members(names))
+        return _backtest_ensemble(features, current, names)
 
 
 def _backtest_ensemble(
@@ -505,6 +505,7 @@ def _backtest_ensemble(
 ) -> ensemble.Ensemble:
     """Combine the members' staged forecasts, oldest fold first, each with what only older targets taught."""
     settings = features.settings
+    borrows, names = ANALOGY in names, members(names)
     folds = sorted(features.cutoffs[1:], key=lambda fold: fold.t)
     counts = features.in_whole_units(folds[0].t)
     walk = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
@@ -514,11 +515,30 @@ def _backtest_ensemble(
         rows = ensemble.Rows.of(tables, about, settings.lead_bucket, counts=counts)
         found, combined = walk.score(fold.t, rows)
         table = ensemble.table_of(about, combined.mean[0], found.finish(combined))
+        if borrows:
+            table, _ = _drawn(features, fold.t, table, None, counts=counts)
         for name in ("demand_class", "error_scale", "actual"):
             table = table.append_column(name, about.column(name))
         current.stage("backtests", table, fold=fold.fold, model=ENSEMBLE)
         _stage_weights(features, current, found, fold.fold)
     return walk.ensemble(features.last_cutoff.t)
+
+
+def _drawn(
+    features: Features, cutoff_t: int, table: pa.Table, explained: pa.Table | None, *, counts: bool
+) -> tuple[pa.Table, pa.Table | None]:
+    """Draw the ensemble's forecasts of new series, and their explanations, to those by analogy."""
+    analogy = features.query(
+        f"""
+        select series_id, lead, mean, {", ".join(QUANTILE_NAMES)}, evidence_periods
+        from {features.relation("ftr_analogy")}
+        where cutoff_t = ? and demand_class = 'new'
+        order by series_id, lead
+        """,
+        [cutoff_t],
+    )
+    prior = features.settings.windows[1] / ensemble.PRIOR_SHARE
+    return ensemble.drawn_to_neighbours(table, explained, analogy, prior, counts=counts)
 
 
 def _stage_weights(
@@ -571,6 +591,27 @@ def _keep_ensemble(
             current.add_artifacts(ENSEMBLE, combined.save(directory))
     if not current.has("weights", fold=0, model=ENSEMBLE):
         _stage_weights(features, current, combined, 0)
+
+
+def _newcomers(features: Features, cutoff_t: int) -> pa.Table:
+    """As `Features.actuals`, of the series forecast by analogy; a planned series that has not sold yet sold nothing."""
+    return features.query(
+        f"""
+        select
+            analogy.series_id, analogy.lead, analogy.demand_class, analogy.error_scale,
+            case
+                when analogy.target_t < coalesce(series.first_t, analogy.target_t + 1) and analogy.target_t <= ? then 0.0
+                else history.actual
+            end as actual
+        from {features.relation("ftr_analogy")} as analogy
+        left join {features.relation("int_series")} as series on analogy.series_id = series.series_id
+        left join {features.relation("ftr_history")} as history
+            on analogy.series_id = history.series_id and analogy.target_t = history.t
+        where analogy.cutoff_t = ?
+        order by analogy.series_id, analogy.lead
+        """,
+        [features.last_cutoff.t, cutoff_t],
+    )
 
 
 def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
@@ -651,17 +692,20 @@ def _forecast(
             _check_keys(table, about, name)
         lead_bucket = features.settings.lead_bucket
         each = ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
-        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
-        if not current.has("explanations", model=ENSEMBLE):
-            explained = {
-                name: current.staged("explanations", model=name)
-                for name in combined.members
-                if current.has("explanations", model=name)
-            }
-            parts = combined.explain(each, tables[0], explained)
-            current.stage("explanations", parts, model=ENSEMBLE)
         rows = combined.combine(each)
         table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
+        explained = {
+            name: current.staged("explanations", model=name)
+            for name in combined.members
+            if current.has("explanations", model=name)
+        }
+        parts = combined.explain(each, tables[0], explained)
+        if any(model.name == ANALOGY for model in models):
+            table, drawn = _drawn(features, cutoff_t, table, parts, counts=combined.counts)
+            parts = drawn if drawn is not None else parts
+        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
+        if not current.has("explanations", model=ENSEMBLE):
+            current.stage("explanations", parts, model=ENSEMBLE)
         current.stage("forecasts", table, model=ENSEMBLE)
 
 

@@ -39,7 +39,13 @@ TYPES = {
                 "prices_table",
             ),
             *("reviews_table", "inventory_table", "exchange_rates_table", "supply_table"),
-            *("purchase_orders_table", "order_scope", "order_timezone", "review_timezone"),
+            *(
+                "launches_table",
+                "purchase_orders_table",
+                "order_scope",
+                "order_timezone",
+                "review_timezone",
+            ),
             *("test_order_when", "cancelled_when", "return_when", "currency"),
             *("holiday_country", "holiday_subdivision", "response_group", "customer_item"),
         )
@@ -54,6 +60,7 @@ TYPES = {
     **{name: WHOLE for name in ("season_length", "backtest_step", "response_periods")},
     "windows": WINDOWS,
     "demand_groups": GROUPS,
+    "neighbour_groups": GROUPS,
     "promotion_depths": NUMBERS,
 }
 # These may be null although their default is not.
@@ -66,6 +73,7 @@ MORE_COLUMNS = {
     "order_columns": ("status", "currency"),
     "promotion_columns": ("location_id", "planned_discount"),
     "supply_columns": ("location_id",),
+    "launch_columns": ("planned_on",),
 }
 ANY_COLUMNS = ("product_columns",)
 

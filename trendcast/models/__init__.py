@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from trendcast.project import Settings
 
 BASELINE = "seasonal_naive"
+# For series with little or no history alone; it has no forecast of the others, so the ensemble cannot weigh it.
+ANALOGY = "analogy"
 # Combines the others, so it is no Model of its own: see trendcast.ensemble.
 ENSEMBLE = "ensemble"
 
 _CLASSES = {
     "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
+    "analogy": "trendcast.models.analogy:Analogy",
     "classical": "trendcast.models.classical:Classical",
     "ridge": "trendcast.models.ridge:Ridge",
     "lightgbm": "trendcast.models.lightgbm:LightGBM",
@@ -40,7 +43,8 @@ class Model(Protocol):
     """What the pipeline asks of a model.
 
     Forecast rows have the columns series_id, cutoff, target_date, lead, mean and the quantiles, one row per
-    series that has history at the cutoff and lead, ordered by series_id and lead.
+    series that has history at the cutoff and lead, ordered by series_id and lead; of `ANALOGY` one per series
+    in ``ftr_analogy``.
     """
 
     name: str

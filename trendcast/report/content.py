@@ -30,7 +30,7 @@ BANDS = ("lower_95", "lower_80", "upper_80", "upper_95")
 # Columns of dim_series that are no attributes of the shop's.
 STATE = (
     *("series_id", "products", "first_sale_date", "last_sale_date", "demand_class"),
-    *("demand_level", "total_quantity", "total_revenue"),
+    *("demand_level", "total_quantity", "total_revenue", "launch_date"),
 )
 # An attribute with more values than this is no filter.
 FILTER_VALUES = 300

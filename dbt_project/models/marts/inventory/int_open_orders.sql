@@ -18,6 +18,23 @@ keyed as (
 
 ),
 
+-- A planned launch is stocked before it is sold.
+series as (
+
+    select
+        {{ trendcast.key_columns(var('series_key'), 'sold') }}
+        sold.series_id
+    from {{ ref('int_series') }} as sold
+    {% if trendcast.has_source('launches') %}
+    union
+    select
+        {{ trendcast.key_columns(var('series_key'), 'launches') }}
+        launches.series_id
+    from {{ ref('int_launches') }} as launches
+    {% endif %}
+
+),
+
 final as (
 
     select
@@ -25,7 +42,7 @@ final as (
         keyed.expected_date,
         cast(keyed.quantity as {{ trendcast.type_double() }}) as quantity
     from keyed
-    inner join {{ ref('int_series') }} as series
+    inner join series
         on {{ trendcast.same_key(key, 'series', 'keyed') }}
 
 )

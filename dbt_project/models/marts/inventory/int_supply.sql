@@ -76,12 +76,34 @@ prices as (
 
 ),
 
+-- Planned launches are ordered before they are sold.
+series as (
+
+    select
+        {{ trendcast.key_columns(var('series_key'), 'sold') }}
+        sold.series_id,
+        sold.total_revenue / nullif(sold.total_quantity, 0) as unit_price
+    from {{ ref('int_series') }} as sold
+    {% if trendcast.has_source('launches') %}
+    union all
+    select
+        {{ trendcast.key_columns(var('series_key'), 'launches') }}
+        launches.series_id,
+        launches.list_price as unit_price
+    from {{ ref('int_launches') }} as launches
+    left join {{ ref('int_series') }} as sold
+        on launches.series_id = sold.series_id
+    where sold.series_id is null
+    {% endif %}
+
+),
+
 joined as (
 
     select
         series.series_id,
         terms.supplier,
-        coalesce(prices.unit_price, series.total_revenue / nullif(series.total_quantity, 0)) as unit_price,
+        coalesce(prices.unit_price, series.unit_price) as unit_price,
         {% if trendcast.counts_series('inventory', 'inventory_columns') %}
         stock.on_hand,
         stock.stock_counted_on,
@@ -95,7 +117,7 @@ joined as (
         terms.{{ column }} is null as is_{{ column }}_assumed,
         {% endfor %}
         terms.unit_cost as given_unit_cost
-    from {{ ref('int_series') }} as series
+    from series
     left join terms
         on {{ trendcast.same_key(trendcast.source_key('supply_columns'), 'series', 'terms') }}
     {% if trendcast.counts_series('inventory', 'inventory_columns') %}

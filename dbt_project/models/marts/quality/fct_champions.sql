@@ -1,11 +1,13 @@
 -- One row per demand class and model of the latest backtest, ranked; rank 1 serves the class. The ensemble does unless
--- another model's loss is lower by the var `champion_margin`.
+-- another model's loss is lower by the var `champion_margin`, and new series whatever a handful of others favoured.
 {%- set settings = trendcast.settings() %}
 with measured as (
 
     select
         demand_class,
         model,
+        -- Forecasts of a series over a horizon.
+        count(*) / {{ settings.horizon }}.0 as n_forecasts,
         sum(abs(mean - actual)) / nullif(sum(actual), 0) as wape,
         sum({{ trendcast.pinball_loss('actual') }}) / nullif(sum(actual), 0) as wql
     from {{ ref('int_backtests') }}
@@ -26,7 +28,12 @@ select
             cast(
                 coalesce({{ settings.champion_metric }}, 0)
                 -- One model's luck in a few folds is no reason to give up what averaging is worth.
-                * case when model = 'ensemble' then {{ 1 - settings.champion_margin }} else 1 end
+                * case
+                    when model <> 'ensemble' then 1
+                    -- Few series are new at a cutoff, and others at the next.
+                    when demand_class = 'new' and n_forecasts < 20 then 0
+                    else {{ 1 - settings.champion_margin }}
+                end
                 as decimal(38, 9)
             ),
             case when model = 'seasonal_naive' then 0 else 1 end,

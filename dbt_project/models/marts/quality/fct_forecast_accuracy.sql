@@ -55,3 +55,5 @@ left join measured as baseline
         baseline.model = 'seasonal_naive'
         and measured.demand_class = baseline.demand_class
         and measured.lead_bucket = baseline.lead_bucket
+-- A model of some series only is not held against one of all.
+where measured.demand_class <> 'all' or coalesce(measured.n_forecasts >= baseline.n_forecasts, true)
