@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trendcast.errors import DataError, UsageError
 from trendcast.portfolio import listed, narrowed
-from trendcast.warehouse import quote
+from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from trendcast.panel import Panel
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
+
+
+# Models with a row or more per series, which are narrowed to a measure's.
+BY_SERIES = (
+    *("int_series", "ftr_history", "ftr_known", "ftr_static"),
+    *("ftr_cutoff", "ftr_design", "ftr_baseline"),
+)
+# Columns that name a series, and not what it is like.
+NAMING = ("series_id", "measure")
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Features:
         self._warehouse = warehouse
         self.project = project
         self.settings = project.settings
+        self._of: dict[str, Features] = {}
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query on the feature tables."""
@@ -72,6 +82,32 @@ class Features:
         """Return the rendered relation name of a feature model."""
         return self.project.relation(name)
 
+    def of(self, measure: str) -> Features:
+        """Return the features of one measure's series: what a model is given, for models learn one measure at a time.
+
+        Where there is no other these are all features; else its relations are views on this connection.
+        """
+        measures = self.settings.measures
+        if measures == (measure,):
+            return self
+        if measure not in self._of:
+            relations = dict(self.project.relations)
+            mine = (
+                f"series_id in (select series_id from {self.relation('int_series')} "
+                f"where measure = {literal(measure)})"
+            )
+            for name in BY_SERIES:
+                view = quote(f"{name} of {measure}")
+                self._warehouse.execute(
+                    f"create or replace temporary view {view} as "
+                    f"select * from {self.relation(name)} where {mine}"
+                )
+                relations[name] = view
+            settings = replace(self.settings, measure=measure, measures=(measure,))
+            project = replace(self.project, relations=relations, settings=settings)
+            self._of[measure] = Features(self._warehouse, project)
+        return self._of[measure]
+
     @cached_property
     def cutoffs(self) -> list[Cutoff]:
         """Every cutoff, fold 0 first."""
@@ -95,6 +131,12 @@ class Features:
         """Period index of the first sale of all."""
         sql = f"select min(first_t) as first_t from {self.relation('int_series')}"
         return int(self.query(sql).column("first_t")[0].as_py())
+
+    @cached_property
+    def series_id(self) -> pa.Array:
+        """Ids of the series, sorted."""
+        sql = f"select series_id from {self.relation('int_series')} order by series_id"
+        return self.query(sql).column("series_id").combine_chunks()
 
     @cached_property
     def n_series(self) -> int:
@@ -176,5 +218,5 @@ class Features:
         text = ("VARCHAR", "TEXT", "STRING")
         columns = self._warehouse.columns(relation)
         return [
-            name for name, kind in columns.items() if name != "series_id" and kind.upper() in text
+            name for name, kind in columns.items() if name not in NAMING and kind.upper() in text
         ]

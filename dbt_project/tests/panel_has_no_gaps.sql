@@ -21,7 +21,10 @@ from {{ ref('int_series') }} as series
 left join spans
     on series.series_id = spans.series_id
 where
-    spans.series_id is null
-    or spans.first_t <> series.first_t
-    or spans.last_t <> {{ trendcast.last_cutoff() }}
-    or spans.periods <> spans.last_t - spans.first_t + 1
+    (
+        spans.series_id is null
+        or spans.first_t <> series.first_t
+        or spans.last_t <> {{ trendcast.last_cutoff() }}
+        or spans.periods <> spans.last_t - spans.first_t + 1
+    )
+    {{ trendcast.and_leading('series') }}

@@ -9,6 +9,10 @@ with state as (
 
 select
     static.*,
+    series.sales_id,
+    {% if not trendcast.has_measures() %}
+    series.measure,
+    {% endif %}
     first_period.ds as first_sale_date,
     last_period.ds as last_sale_date,
     state.demand_class,

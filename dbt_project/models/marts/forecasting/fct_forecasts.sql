@@ -37,6 +37,7 @@ ranked as (
     select
         latest.*,
         series.demand_class,
+        {{ trendcast.measure_of('series') }} as measure,
         row_number() over (
             partition by latest.series_id, latest.lead
             order by coalesce(champions.champion_rank, 1000), latest.model
@@ -45,7 +46,10 @@ ranked as (
     left join {{ ref('dim_series') }} as series
         on latest.series_id = series.series_id
     left join {{ ref('fct_champions') }} as champions
-        on latest.model = champions.model and series.demand_class = champions.demand_class
+        on
+            latest.model = champions.model
+            and series.demand_class = champions.demand_class
+            {{ trendcast.and_same_measure('series', 'champions') }}
 
 ),
 
@@ -59,8 +63,11 @@ served as (
 -- Stands in for every series until a run exists, and after that for series newer than the run.
 baseline as (
 
-    select baseline.*
+    select
+        baseline.*,
+        {{ trendcast.measure_of('measured') }} as measure
     from {{ ref('ftr_baseline') }} as baseline
+    {{ trendcast.join_measure('baseline.series_id') }}
     left join served
         on baseline.series_id = served.series_id
     where baseline.fold = 0 and served.series_id is null
@@ -76,7 +83,8 @@ select
     run_id,
     demand_class,
     mean,
-    {{ quantiles | join(',\n    ') }}
+    {{ quantiles | join(',\n    ') }},
+    measure
 from ranked
 where model_rank = 1
 union all
@@ -89,5 +97,6 @@ select
     cast(null as {{ dbt.type_string() }}) as run_id,
     demand_class,
     mean,
-    {{ quantiles | join(',\n    ') }}
+    {{ quantiles | join(',\n    ') }},
+    measure
 from baseline

@@ -27,6 +27,7 @@ final as (
     from keyed
     inner join {{ ref('int_series') }} as series
         on {{ trendcast.same_key(key, 'series', 'keyed') }}
+    where {{ trendcast.is_in_units('series') }}
 
 )
 

@@ -1,8 +1,9 @@
--- One row per model, demand class and lead bucket of the latest backtest; `all` stands for a total.
+-- One row per measure, model, demand class and lead bucket of the latest backtest; `all` stands for a total.
 {%- set bucket = trendcast.settings().lead_bucket %}
 with scored as (
 
     select
+        measure,
         model,
         demand_class,
         cast(floor((lead + {{ bucket - 1 }}) / {{ bucket }}.0) as integer) as lead_bucket,
@@ -37,10 +38,11 @@ measured as (
         avg(is_covered_50) as coverage_50,
         avg(is_covered_80) as coverage_80,
         avg(is_covered_90) as coverage_90,
-        avg(is_covered_95) as coverage_95
+        avg(is_covered_95) as coverage_95,
+        measure
     from scored
     group by grouping sets (  -- noqa: PRS
-        (model, demand_class, lead_bucket), (model, demand_class), (model, lead_bucket), (model)
+        (measure, model, demand_class, lead_bucket), (measure, model, demand_class), (measure, model, lead_bucket), (measure, model)
     )
 
 )
@@ -55,3 +57,4 @@ left join measured as baseline
         baseline.model = 'seasonal_naive'
         and measured.demand_class = baseline.demand_class
         and measured.lead_bucket = baseline.lead_bucket
+        {{ trendcast.and_same_measure('measured', 'baseline') }}

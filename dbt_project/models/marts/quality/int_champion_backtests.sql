@@ -1,4 +1,4 @@
--- One row per fold, series and lead of the backtest of each demand class' champion, beside what happened.
+-- One row per fold, series and lead of the backtest of the champion of each measure and demand class, beside what happened.
 {{ config(materialized='view') }}
 select backtests.*
 from {{ ref('int_backtests') }} as backtests
@@ -7,3 +7,4 @@ inner join {{ ref('fct_champions') }} as champions
         backtests.demand_class = champions.demand_class
         and backtests.model = champions.model
         and champions.champion_rank = 1
+        {{ trendcast.and_same_measure('backtests', 'champions') }}
