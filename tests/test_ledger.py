@@ -613,7 +613,7 @@ def test_a_newer_ledger_is_left_alone(
 ) -> None:
     new_run(artifacts_dir).commit(warehouse, ledger_project)
     warehouse.execute("update runs set ledger_version = 99")
-    told = r"newer trendcast \(ledger version 99; this one, trendcast .*, knows 4\)"
+    told = r"newer trendcast \(ledger version 99; this one, trendcast .*, knows 5\)"
     with pytest.raises(WarehouseError, match=told):
         ledger.require_tables(warehouse, ledger_project)
     warehouse.close()

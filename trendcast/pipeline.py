@@ -911,14 +911,14 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             select measure, model, n_forecasts, wape, mase, wql, bias, coverage_80, coverage_95, forecast_value_added
             from {project.relation("fct_forecast_accuracy")}
             where demand_class = 'all' and lead_bucket = 'all'
-            order by {_by_measure(project)}, wql
+            order by wql
             """
         ).to_pylist()
         served = warehouse.query(
             f"""
             select measure, model, count(distinct series_id) as n_series, sum(mean) as total
             from {project.relation("fct_forecasts")}
-            group by measure, model order by {_by_measure(project)}, n_series desc, model
+            group by measure, model order by n_series desc, model
             """
         ).to_pylist()
         dates = warehouse.query(
@@ -931,10 +931,16 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             f"""
             select measure, member, avg(weight) as weight, sum(n_rows) as n_rows from {project.relation("weights")}
             where run_id = ? and fold = 0 and demand_class = 'all'
-            group by measure, member order by {_by_measure(project)}, weight desc, member
+            group by measure, member order by weight desc, member
             """,
             [latest["trained_run_id"] or latest["run_id"]],
         ).to_pylist()
+    measures = list(project.settings.measures)
+
+    def by_measure(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the rows of the leading measure first."""
+        return sorted(rows, key=lambda row: measures.index(row["measure"] or measures[0]))
+
     return {
         "run_id": latest["run_id"],
         "status": latest["status"],
@@ -942,14 +948,14 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         "grain": latest["grain"],
         "horizon": latest["horizon"],
         "measure": project.settings.measure,
-        "measures": list(project.settings.measures),
+        "measures": measures,
         "n_series": latest["n_series"],
         "series_filter": json.loads(latest.get("series_filter") or "null"),
         "forecasts_sha256": latest["forecasts_sha256"],
         "backtest": {k: str(v) if k != "folds" else v for k, v in dates.items()},
-        "accuracy": accuracy,
-        "served": served,
-        "weights": weights,
+        "accuracy": by_measure(accuracy),
+        "served": by_measure(served),
+        "weights": by_measure(weights),
         "timings": workspace.progress.timings or json.loads(latest["timings"] or "{}"),
         "warehouse": workspace.output.get("path", ""),
         "tables": {
@@ -957,12 +963,6 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
             for name in ("fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "dim_series")
         },
     }
-
-
-def _by_measure(project: Project) -> str:
-    """Return what rows are ordered by to have the leading measure first."""
-    ranks = " ".join(f"when '{m}' then {i}" for i, m in enumerate(project.settings.measures))
-    return f"case measure {ranks} else 0 end"
 
 
 def is_current(workspace: Workspace, models: Sequence[str] | None = None) -> bool:

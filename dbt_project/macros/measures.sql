@@ -13,8 +13,8 @@
     {%- endif -%}
     {%- if chosen != ['quantity'] and not var('order_columns').get('revenue') -%}
         {{ exceptions.raise_compiler_error(
-            "var 'measure' can be only quantity where the var 'order_columns' maps no revenue; came: " ~ var('measure')
-            ~ ". Map revenue to what a line was paid for.") }}
+            "var 'measure' must be quantity where the var 'order_columns' maps no revenue; came: " ~ var('measure')
+            ~ ". Map revenue to what was paid for a line.") }}
     {%- endif -%}
     {{ return(valid | select('in', chosen) | list) }}
 {% endmacro %}

@@ -89,8 +89,8 @@
     {%- do policies.update(chosen) -%}
     {%- if trendcast.forecasts_prices() and policies.price == 'zero' -%}
         {{ exceptions.raise_compiler_error(
-            "var 'gap_fill' must not map price to zero where the var 'measure' has average_price: no sale is no price of 0. "
-            "Leave it out; the last price is then carried forward.") }}
+            "var 'gap_fill' must be without price: zero where the var 'measure' has average_price, for no sale is no price of 0; "
+            ~ "came: " ~ chosen ~ ". Left out, the last price is carried forward.") }}
     {%- endif -%}
     {{ return(policies) }}
 {% endmacro %}

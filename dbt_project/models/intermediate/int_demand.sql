@@ -27,7 +27,7 @@ listed_first as (
 panel as (
 
     select
-        filled.series_id,
+        series.series_id,
         series.series_no,
         filled.t,
         filled.ds,
@@ -53,7 +53,9 @@ panel as (
         {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
     from {{ ref('int_sales_filled') }} as filled
     inner join {{ ref('int_series') }} as series
-        on filled.series_id = series.sales_id {{ 'and filled.t >= series.first_t' if prices }}
+        on
+            filled.series_id = series.{{ 'sales_id' if trendcast.has_measures() else 'series_id' }}
+            {{ 'and filled.t >= series.first_t' if prices and trendcast.has_measures() }}
     {% if has_stock %}
     left join {{ ref('int_stock') }} as stock
         on

@@ -2,12 +2,15 @@
 -- horizon (of a price its mean), beside the distribution of the next one and, for the backtest, what it came to.
 {%- set horizon = trendcast.settings().horizon %}
 {#- A count is above x where it is at least the next whole number, and below it at most the last one. #}
-{%- set upper, lower = '(upper_level) + 0', '(lower_level) - 0' %}
 {%- set at_most = trendcast.by_measure({
-    'quantity': 'floor(upper_level) + 0.5' if var('whole_units') else upper, 'revenue': upper, 'average_price': upper
+    'quantity': 'floor(upper_level) + 0.5' if var('whole_units') else 'upper_level',
+    'revenue': 'upper_level',
+    'average_price': 'upper_level',
 }) %}
 {%- set at_least = trendcast.by_measure({
-    'quantity': 'ceil(lower_level) - 0.5' if var('whole_units') else lower, 'revenue': lower, 'average_price': lower
+    'quantity': 'ceil(lower_level) - 0.5' if var('whole_units') else 'lower_level',
+    'revenue': 'lower_level',
+    'average_price': 'lower_level',
 }) %}
 {%- set demand = trendcast.number_between('trend_threshold', 0, 10) %}
 {%- set price = trendcast.number_between('price_threshold', 0, 10) %}
@@ -115,6 +118,16 @@ joined as (
 
 ),
 
+bounded as (
+
+    select
+        joined.*,
+        {{ at_most }} as at_most,
+        {{ at_least }} as at_least
+    from joined
+
+),
+
 final as (
 
     select
@@ -133,9 +146,9 @@ final as (
         upper_level,
         lower_level,
         is_measured,
-        1 - {{ trendcast.gamma_cdf(at_most, 'expected', 'variance') }} as p_rising,
-        {{ trendcast.gamma_cdf(at_least, 'expected', 'variance') }} as p_falling
-    from joined
+        1 - {{ trendcast.gamma_cdf('at_most', 'expected', 'variance') }} as p_rising,
+        {{ trendcast.gamma_cdf('at_least', 'expected', 'variance') }} as p_falling
+    from bounded
 
 )
 

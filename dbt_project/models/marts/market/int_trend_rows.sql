@@ -64,7 +64,7 @@ price as (
 {% endif -%}
 directed as (
 
-    {% for source in ['demand'] if prices else ['demand', 'price'] %}
+    {% for source in (['demand'] if prices else ['demand', 'price']) %}
     {%- set last = loop.last %}
     {%- for direction in ('rising', 'falling') %}
     select
