@@ -436,16 +436,16 @@ class _Reader:
     def _total(self, measure: str) -> dict[str, Any]:
         """Sums over all series, shown or not, of prices means; of expected values only, for bands do not add up."""
         mine = f"measure = {literal(measure)}"
-        sum_ = "avg" if measure == PRICE else "sum"
+        total = "avg" if measure == PRICE else "sum"
         rows = self._rows(
             f"""
-            select ds, {sum_}(actual) as actual, {sum_}(mean) as mean
+            select ds, {total}(actual) as actual, {total}(mean) as mean
             from {self._at("rpt_forecast_fan")} where {mine} group by 1 order by 1
             """
         )
         backtest = self._rows(
             f"""
-            select target_date as ds, fold, {sum_}(mean) as mean from {self._at("int_champion_backtests")}
+            select target_date as ds, fold, {total}(mean) as mean from {self._at("int_champion_backtests")}
             where {mine} group by 1, 2 order by 2 desc, 1
             """
         )
