@@ -509,7 +509,7 @@ def _last_ensemble(
 
 
 def _keep_ensemble(
-    features: Features, current: ledger.Run, combined: ensemble.Ensemble | None
+    features: Features, current: ledger.Run, combined: ensemble.Ensembles | None
 ) -> None:
     """Write the ensemble's file and its weights, so that `forecast` and an auditor find them."""
     if combined is None:
