@@ -62,12 +62,12 @@
 {%- endmacro %}
 
 {#- A further condition: that the row is of the leading measure. -#}
-{% macro and_leading(alias) -%}
-    {{ 'and ' ~ alias ~ ".measure = '" ~ trendcast.measures()[0] ~ "'" if trendcast.has_measures() }}
+{% macro and_leading(alias=none) -%}
+    {{ 'and ' ~ (alias ~ '.' if alias else '') ~ "measure = '" ~ trendcast.measures()[0] ~ "'" if trendcast.has_measures() }}
 {%- endmacro %}
 
 {#- Whether a row is about what can be ordered, promoted or summed over series: of the leading measure, and no price. -#}
-{% macro is_in_units(alias) -%}
+{% macro is_in_units(alias=none) -%}
     {%- if trendcast.measures()[0] == 'average_price' -%}
         1 = 0
     {%- else -%}

@@ -14,8 +14,8 @@ with summed as (
 forecast as (
 
     select sum(mean) as total
-    from {{ ref('fct_forecasts') }} as forecasts
-    where {{ trendcast.is_in_units('forecasts') }}
+    from {{ ref('fct_forecasts') }}
+    where {{ trendcast.is_in_units() }}
 
 )
 

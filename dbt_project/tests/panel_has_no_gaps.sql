@@ -9,6 +9,15 @@ with spans as (
     from {{ ref('int_sales_filled') }}
     group by 1
 
+),
+
+-- Of several measures the leading one has the series that the sales have.
+leading as (
+
+    select *
+    from {{ ref('int_series') }}
+    where 1 = 1 {{ trendcast.and_leading() }}
+
 )
 
 select
@@ -17,14 +26,11 @@ select
     spans.first_t,
     spans.last_t,
     spans.periods
-from {{ ref('int_series') }} as series
+from leading as series
 left join spans
     on series.series_id = spans.series_id
 where
-    (
-        spans.series_id is null
-        or spans.first_t <> series.first_t
-        or spans.last_t <> {{ trendcast.last_cutoff() }}
-        or spans.periods <> spans.last_t - spans.first_t + 1
-    )
-    {{ trendcast.and_leading('series') }}
+    spans.series_id is null
+    or spans.first_t <> series.first_t
+    or spans.last_t <> {{ trendcast.last_cutoff() }}
+    or spans.periods <> spans.last_t - spans.first_t + 1

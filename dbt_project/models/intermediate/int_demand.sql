@@ -54,8 +54,11 @@ panel as (
     from {{ ref('int_sales_filled') }} as filled
     inner join {{ ref('int_series') }} as series
         on
-            filled.series_id = series.{{ 'sales_id' if trendcast.has_measures() else 'series_id' }}
-            {{ 'and filled.t >= series.first_t' if prices and trendcast.has_measures() }}
+            {% if trendcast.has_measures() %}
+            filled.series_id = series.sales_id and filled.t >= series.first_t
+            {% else %}
+            filled.series_id = series.series_id
+            {% endif %}
     {% if has_stock %}
     left join {{ ref('int_stock') }} as stock
         on

@@ -39,12 +39,12 @@ measured as (
         {{ 'first_price_t' if is_price else 'first_t' }} as first_t,
         {{ 'last_price_t' if is_price else 'last_sale_t' }} as last_sale_t,
         -- Once for all measures, so that sums over series are those of the shop.
-        {% for total in ['total_quantity', 'total_revenue'] %}
-        {{ total if is_leading else 'cast(null as ' ~ double ~ ') as ' ~ total }}
-        {{- ',' if not loop.last }}
-        {% endfor %}
+        {{ 'total_quantity' if is_leading else 'cast(null as ' ~ double ~ ') as total_quantity' }},
+        {{ 'total_revenue' if is_leading else 'cast(null as ' ~ double ~ ') as total_revenue' }}
     from sold
-    {{ 'where first_price_t is not null' if is_price }}
+    {% if is_price %}
+    where first_price_t is not null
+    {% endif %}
     {{ 'union all' if not loop.last }}
     {% endfor %}
 

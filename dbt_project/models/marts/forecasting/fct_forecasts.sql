@@ -48,8 +48,8 @@ ranked as (
     left join {{ ref('fct_champions') }} as champions
         on
             latest.model = champions.model
-            and series.demand_class = champions.demand_class
             {{ trendcast.and_same_measure('series', 'champions') }}
+            and series.demand_class = champions.demand_class
 
 ),
 
@@ -67,9 +67,9 @@ baseline as (
         baseline.*,
         {{ trendcast.measure_of('measured') }} as measure
     from {{ ref('ftr_baseline') }} as baseline
-    {{ trendcast.join_measure('baseline.series_id') }}
     left join served
         on baseline.series_id = served.series_id
+    {{ trendcast.join_measure('baseline.series_id') }}
     where baseline.fold = 0 and served.series_id is null
 
 )

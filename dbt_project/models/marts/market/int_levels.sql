@@ -94,8 +94,8 @@ next_horizon as (
         on
             forecasts.fold = spread.fold
             and forecasts.demand_class = spread.demand_class
-            and forecasts.lead = spread.periods
             {{ trendcast.and_same_measure('forecasts', 'spread') }}
+            and forecasts.lead = spread.periods
     where forecasts.lead = {{ trendcast.by_measure({
         'quantity': horizon, 'revenue': horizon, 'average_price': 'forecasts.last_lead'
     }, 'forecasts.measure') }}

@@ -116,8 +116,8 @@ based as (
         on
             steps.demand_class = spread.demand_class
             and spread.fold = 0
-            and spread.periods = {{ step }}
             {{ trendcast.and_leading('spread') }}
+            and spread.periods = {{ step }}
     left join dips
         on steps.series_id = dips.series_id
     left join rivals

@@ -27,8 +27,8 @@ final as (
     inner join {{ ref('int_anomaly_bounds') }} as bounds
         on
             errors.fold = bounds.fold
-            and errors.demand_class = bounds.demand_class
             {{ trendcast.and_same_measure('errors', 'bounds') }}
+            and errors.demand_class = bounds.demand_class
     where errors.error_z < bounds.lower_z or errors.error_z > bounds.upper_z
 
 )

@@ -1,5 +1,5 @@
--- One row per measure and feature that models read at the cutoff, and one for the forecast: how far its distribution over the
--- series has moved since the backtest's cutoffs (population stability index).
+-- One row per measure and feature that models read at the cutoff, and one for the forecast: how far its distribution
+-- over the series has moved since the backtest's cutoffs (population stability index).
 {%- set limit = trendcast.number_between('psi_limit', 0, 100) %}
 {%- set features = trendcast.scaled_features() %}
 with states as (
@@ -74,8 +74,8 @@ binned as (
     inner join edges
         on
             values_by_fold.kind = edges.kind
-            and values_by_fold.feature = edges.feature
             {{ trendcast.and_same_measure('values_by_fold', 'edges') }}
+            and values_by_fold.feature = edges.feature
     group by 1, 2, 3, 4
 
 ),

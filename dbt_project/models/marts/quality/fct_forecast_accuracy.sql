@@ -56,5 +56,5 @@ left join measured as baseline
     on
         baseline.model = 'seasonal_naive'
         and measured.demand_class = baseline.demand_class
-        and measured.lead_bucket = baseline.lead_bucket
         {{ trendcast.and_same_measure('measured', 'baseline') }}
+        and measured.lead_bucket = baseline.lead_bucket

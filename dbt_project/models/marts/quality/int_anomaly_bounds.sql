@@ -1,5 +1,5 @@
--- One row per fold, measure and demand class: between how many standard deviations below and above its mean an actual is usual,
--- by older folds (split conformal, one side at a time: Vovk, Gammerman & Shafer 2005), and how often that cried wolf on
+-- One row per fold, measure and demand class: between how many standard deviations below and above its mean an actual
+-- is usual, by older folds (split conformal, one side at a time: Vovk, Gammerman & Shafer 2005), and how often that cried wolf on
 -- all folds but the oldest.
 {%- set rate = trendcast.number_between('anomaly_rate', 0.0001, 0.5) %}
 with errors as (
@@ -61,8 +61,8 @@ alarms as (
     inner join bounded
         on
             errors.fold = bounded.fold
-            and errors.demand_class = bounded.demand_class
             {{ trendcast.and_same_measure('errors', 'bounded') }}
+            and errors.demand_class = bounded.demand_class
     group by 1, 2
 
 ),
@@ -74,7 +74,10 @@ final as (
         alarms.false_alarm_rate
     from bounded
     left join alarms
-        on bounded.demand_class = alarms.demand_class {{ trendcast.and_same_measure('bounded', 'alarms') }}
+        on
+            bounded.fold is not null
+            {{ trendcast.and_same_measure('bounded', 'alarms') }}
+            and bounded.demand_class = alarms.demand_class
 
 )
 

@@ -64,9 +64,9 @@ final as (
         lead,
         demand_class,
         measure,
-        {% for name in ['mean', 'variance', 'actual'] %}
-        cumulated_{{ name }} {{ carried_on }} as cumulated_{{ name }}{{ ',' if not loop.last }}
-        {% endfor %}
+        cumulated_mean {{ carried_on }} as cumulated_mean,
+        cumulated_variance {{ carried_on }} as cumulated_variance,
+        cumulated_actual {{ carried_on }} as cumulated_actual
     from cumulated
     -- After a lead whose actual was not observed no sum is known; a price goes on as in the periods with a sale.
     where {{ trendcast.by_measure({

@@ -1,5 +1,5 @@
--- One row per fold, measure, demand class and number of periods: how much wider sums of that many periods are than independent
--- leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the forecast in
+-- One row per fold, measure, demand class and number of periods: how much wider sums of that many periods are than
+-- independent leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the forecast in
 -- force; for a fold of the backtest, of those whose targets its cutoff knew.
 {%- set default = '1 + ' ~ trendcast.number_between('lead_correlation', 0, 1) ~ ' * (spine.periods - 1)' %}
 with errors as (
@@ -117,14 +117,14 @@ final as (
     left join pooled
         on
             spine.fold = pooled.fold
-            and spine.periods = pooled.periods
             {{ trendcast.and_same_measure('spine', 'pooled') }}
+            and spine.periods = pooled.periods
     left join known
         on
             spine.fold = known.fold
             and spine.periods = known.periods
-            and spine.demand_class = known.demand_class
             {{ trendcast.and_same_measure('spine', 'known') }}
+            and spine.demand_class = known.demand_class
 
 )
 
