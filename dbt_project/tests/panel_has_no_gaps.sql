@@ -12,7 +12,7 @@ with spans as (
 ),
 
 -- Of several measures the leading one has the series that the sales have.
-leading as (
+wanted as (
 
     select *
     from {{ ref('int_series') }}
@@ -26,7 +26,7 @@ select
     spans.first_t,
     spans.last_t,
     spans.periods
-from leading as series
+from wanted as series
 left join spans
     on series.series_id = spans.series_id
 where

@@ -7,6 +7,8 @@
 {%- set has_list = trendcast.counts_listing() %}
 {%- set chance = var('stockout_chance') %}
 {%- set prices = trendcast.forecasts_prices() %}
+{%- set of_series = 'series.sales_id and filled.t >= series.first_t' if trendcast.has_measures()
+    else 'series.series_id' %}
 {%- set outliers = trendcast.one_of('outliers', ['none', 'hampel', 'robust_z']) %}
 {#- hampel: the last nine at this position in the season; robust_z: the long window, whatever the position. #}
 {%- set rows = 9 if outliers == 'hampel' else long %}
@@ -53,12 +55,7 @@ panel as (
         {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
     from {{ ref('int_sales_filled') }} as filled
     inner join {{ ref('int_series') }} as series
-        on
-            {% if trendcast.has_measures() %}
-            filled.series_id = series.sales_id and filled.t >= series.first_t
-            {% else %}
-            filled.series_id = series.series_id
-            {% endif %}
+        on filled.series_id = {{ of_series }}
     {% if has_stock %}
     left join {{ ref('int_stock') }} as stock
         on

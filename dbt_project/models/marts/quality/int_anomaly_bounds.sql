@@ -1,6 +1,6 @@
 -- One row per fold, measure and demand class: between how many standard deviations below and above its mean an actual
--- is usual, by older folds (split conformal, one side at a time: Vovk, Gammerman & Shafer 2005), and how often that cried wolf on
--- all folds but the oldest.
+-- is usual, by older folds (split conformal, one side at a time: Vovk, Gammerman & Shafer 2005), and how often that
+-- cried wolf on all folds but the oldest.
 {%- set rate = trendcast.number_between('anomaly_rate', 0.0001, 0.5) %}
 with errors as (
 

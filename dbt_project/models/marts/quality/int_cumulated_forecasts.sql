@@ -47,9 +47,9 @@ cumulated as (
         demand_class,
         measure,
         count(*) over {{ so_far }} as n_leads,
-        sum(mean) over {{ so_far }} as cumulated_mean,
-        sum({{ trendcast.quantile_variance() }}) over {{ so_far }} as cumulated_variance,
-        sum(actual) over {{ so_far }} as cumulated_actual
+        sum(mean) over {{ so_far }} as sum_of_means,
+        sum({{ trendcast.quantile_variance() }}) over {{ so_far }} as sum_of_variances,
+        sum(actual) over {{ so_far }} as sum_of_actuals
     from forecasts
 
 ),
@@ -64,9 +64,9 @@ final as (
         lead,
         demand_class,
         measure,
-        cumulated_mean {{ carried_on }} as cumulated_mean,
-        cumulated_variance {{ carried_on }} as cumulated_variance,
-        cumulated_actual {{ carried_on }} as cumulated_actual
+        sum_of_means {{ carried_on }} as cumulated_mean,
+        sum_of_variances {{ carried_on }} as cumulated_variance,
+        sum_of_actuals {{ carried_on }} as cumulated_actual
     from cumulated
     -- After a lead whose actual was not observed no sum is known; a price goes on as in the periods with a sale.
     where {{ trendcast.by_measure({

@@ -1,6 +1,6 @@
 -- One row per fold, measure, demand class and number of periods: how much wider sums of that many periods are than
--- independent leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the forecast in
--- force; for a fold of the backtest, of those whose targets its cutoff knew.
+-- independent leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the
+-- forecast in force; for a fold of the backtest, of those whose targets its cutoff knew.
 {%- set default = '1 + ' ~ trendcast.number_between('lead_correlation', 0, 1) ~ ' * (spine.periods - 1)' %}
 with errors as (
 
