@@ -135,7 +135,7 @@ def benchmark(name: str, data: Path, window: int, peers_python: Path | None) -> 
         scores = {
             model: truth.score(rows) | told.get(model, {}) for model, rows in forecasts.items()
         }
-        if name == "m5":
+        if name.startswith("m5"):
             score = WRMSSE(truth, _revenue(split, truth))
             for model, rows in forecasts.items():
                 whole, levels = score(truth.align(rows)[0])

@@ -30,8 +30,8 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
-    *("demo", "init", "run", "train", "forecast", "backtest", "customers", "whatif", "runs"),
-    *("doctor", "audit", "reproduce", "publish", "report"),
+    *("demo", "init", "run", "train", "forecast", "backtest", "tune", "customers", "whatif"),
+    *("runs", "doctor", "audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")

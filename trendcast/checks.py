@@ -479,7 +479,14 @@ def check_panel(features: Features, *, folds: bool) -> None:
     earliest = cutoffs[-1]
     history = earliest.t - features.first_t + 1
     needed = settings.horizon + max(2, settings.horizon // 2)
-    missing = settings.backtest_folds + 1 - len(features.cutoffs) if folds else 0
+    built, wanted = len(features.cutoffs) - 1, settings.backtest_folds
+    missing = wanted - built if folds else 0
+    reach = features.last_cutoff.t - wanted * settings.backtest_step
+    if missing and reach >= features.first_t:
+        raise DataError(
+            f"The features were built with {built} folds of the backtest, and the var backtest_folds is {wanted} now. "
+            "Build them anew: `dbt build`, or `trendcast run`, which does."
+        )
     if history < needed or missing:
         have = features.last_cutoff.t - features.first_t + 1
         raise DataError(

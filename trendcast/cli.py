@@ -360,6 +360,25 @@ def backtest(session: Session, models: Models = None) -> Any:
     return session.backtest(models=models)
 
 
+@_command("print_tuned", example="trendcast tune lightgbm --minutes 60")
+def tune(
+    session: Session,
+    model: Annotated[
+        str,
+        typer.Argument(help="The model: classical, lightgbm or lstm.", autocompletion=_model_names),
+    ],
+    minutes: Annotated[
+        float,
+        typer.Option(min=0, help="No trial is begun that would probably end later."),
+    ] = 30,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Most trials to make now. Default: as many as fit.")
+    ] = None,
+) -> Any:
+    """Search a model's settings on the older folds of the backtest, judge them on the newest, and go on with it next time."""
+    return session.tune(model, minutes=minutes, trials=trials)
+
+
 @_command("print_customers", example="trendcast customers --json")
 def customers(session: Session) -> Any:
     """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""

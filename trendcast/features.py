@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,14 @@ class Features:
         self.project = project
         self.settings = project.settings
         self._of: dict[str, Features] = {}
+
+    def with_settings(self, **changes: Any) -> Features:
+        """Return the same features under other settings; what has been read is not read again."""
+        other = copy(self)
+        other.settings = replace(self.settings, **changes)
+        other.project = replace(self.project, settings=other.settings)
+        other._of = {measure: part.with_settings(**changes) for measure, part in self._of.items()}
+        return other
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query on the feature tables."""
@@ -159,6 +168,21 @@ class Features:
             asked = ", ".join(f"{c}={'|'.join(listed(v))}" for c, v in where.items())
             raise UsageError(f"No series has all of {asked}; each of them has some.")
         return found.column("series_id").combine_chunks()
+
+    def actuals(self, cutoff_t: int) -> pa.Table:
+        """Return what happened after a cutoff: one row per series and lead, ordered by them; null where it has yet to."""
+        return self.query(
+            f"""
+            select
+                baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.actual
+            from {self.relation("ftr_baseline")} as baseline
+            left join {self.relation("ftr_history")} as history
+                on baseline.series_id = history.series_id and baseline.target_t = history.t
+            where baseline.cutoff_t = ?
+            order by baseline.series_id, baseline.lead
+            """,
+            [cutoff_t],
+        )
 
     def in_whole_units(self, end_t: int) -> bool:
         """Whether all demand up to a period came in whole units."""

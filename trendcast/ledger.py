@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 ROW_TABLES = (
     *("forecasts", "backtests", "coefficients", "explanations", "weights", "next_purchases"),
-    "scenarios",
+    *("scenarios", "tuning_trials"),
 )
-# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count, 5 the
-# measure to coefficients and weights; dbt adds tables and columns to a ledger that lacks them.
-LEDGER_VERSION = 5
+# Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count, 5 the same of
+# tuning_trials, 6 the measure to coefficients and weights; dbt adds tables and columns to a ledger that lacks them.
+LEDGER_VERSION = 6
 # Tables whose rows are of no series, and so say themselves what measure they are of.
 MEASURED = ("coefficients", "weights")
 _OLDER = (
@@ -66,7 +66,7 @@ class Run:
     Parameters
     ----------
     command
-        ``run``, ``train``, ``forecast``, ``backtest``, ``customers`` or ``whatif``.
+        ``run``, ``train``, ``forecast``, ``backtest``, ``tune``, ``customers`` or ``whatif``.
     artifacts_dir
         Parent of the runs' folders.
     """
@@ -134,6 +134,10 @@ class Run:
         """Return the rows staged with these constants."""
         (path,) = [path for name, path, c in self._staged if (name, c) == (table, constants)]
         return pq.read_table(path)
+
+    def every(self, table: str) -> list[pa.Table]:
+        """Return all rows staged of a table, as they were staged."""
+        return [pq.read_table(path) for name, path, _ in self._staged if name == table]
 
     @contextmanager
     def model_directory(self, model: str) -> Iterator[Path]:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 import trendcast
 from trendcast import ensemble, ledger, next_purchase
+from trendcast import tune as tuning
 from trendcast import whatif as scenarios
 from trendcast.checks import (
     OVERRIDE,
@@ -27,7 +28,7 @@ from trendcast.checks import (
     source_columns,
 )
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
-from trendcast.errors import ArtifactError, DataError, TrendcastError, UsageError, one_of
+from trendcast.errors import ArtifactError, DataError, Stopped, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.models.by_measure import in_order, of_measure
@@ -172,7 +173,7 @@ def run(
             _build(workspace, BEFORE_LEDGER, select, "features", full_refresh=anew)
             with _features(workspace, current, folds=with_backtest) as features:
                 notes += check_plan(features)
-                identity = _identity(current.header, with_backtest)
+                identity = _identity(current.header, _asked(with_backtest))
                 if left:
                     _require_same(left, identity)
                     resumed = {"run_id": left.directory.name, "steps": current.adopt(left)}
@@ -264,6 +265,65 @@ def refresh(
             )
     _build(workspace, FROM_LEDGER, select, "marts")
     return summarize(workspace) | ({"notes": notes} if notes else {})
+
+
+def tune(
+    workspace: Workspace, model: str, *, minutes: float = 30, trials: int | None = None
+) -> dict[str, Any]:
+    """Search a model's settings on the folds of the backtest but for the newest, which judges them.
+
+    A study is gone on with as long as features, settings and versions are the same, after a stop or a crash too. Told to stop, it
+    keeps the trials that are done.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    minutes
+        No trial is begun that would probably end later.
+    trials
+        Most trials to make now.
+
+    Returns
+    -------
+    dict
+        The run; ``study_id``, ``trials`` (all of the study), ``made`` (now), ``current`` and ``best`` with their losses, ``stopped``.
+    """
+    tuning.space_of(model)
+    tuning.require_optuna()
+    workspace.models([model])
+    command = f"tune {model}"
+    left = _left_of(workspace, command)
+    with _run(workspace, "tune", [model], left) as (current, progress):
+        with _features(workspace, current, folds=True) as features:
+            identity = _identity(current.header, command)
+            study_id = ledger.digest_text(json.dumps(identity, sort_keys=True))[:12]
+            if left and left.identity == identity:
+                current.adopt(left)
+            current.can_be_resumed_as(identity)
+            past = _trials(workspace, study_id, current)
+
+            def keep(trial: tuning.Trial) -> None:
+                current.stage("tuning_trials", trial.table(), model=model, trial=trial.trial)
+
+            with progress.phase(f"tune {model}"):
+                search = tuning.Search(features, model, study_id, past, keep, progress.update)
+                stopped = False
+                try:
+                    search.go(minutes * 60, trials)
+                except Stopped:
+                    if not search.trials:
+                        raise
+                    stopped = True
+    return _told(current, progress) | {
+        "model": model,
+        "study_id": study_id,
+        "trials": [asdict(trial) for trial in search.trials],
+        "made": len(search.trials) - len(past),
+        "current": asdict(search.current) if search.current else None,
+        "best": asdict(search.best) if search.best else None,
+        "stopped": stopped,
+    }
 
 
 def customers(workspace: Workspace) -> dict[str, Any]:
@@ -407,7 +467,7 @@ def _backtest(
         What the folds teach about combining the models, for the last cutoff; None if that is not wanted.
     """
     folds = features.cutoffs[1:]
-    actuals = {fold.fold: _actuals(features, fold.t) for fold in folds}
+    actuals = {fold.fold: features.actuals(fold.t) for fold in folds}
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"backtest {name}"):
             model = create(name, features.settings.measures)
@@ -482,6 +542,19 @@ def _stage_weights(
     current.stage("weights", found.weights_table(n_buckets), fold=fold, model=ENSEMBLE)
 
 
+def _trials(workspace: Workspace, study_id: str, current: ledger.Run) -> list[tuning.Trial]:
+    """Return the trials of a study that there are: in the ledger, and staged by a process that did not get to commit them."""
+    columns = ", ".join(field.name for field in fields(tuning.Trial))
+    with workspace.connect() as warehouse:
+        rows = warehouse.query(
+            f"select {columns} from {workspace.project.relation('tuning_trials')} where study_id = ?",
+            [study_id],
+        ).to_pylist()
+    for table in current.every("tuning_trials"):
+        rows += table.drop_columns(["model"]).to_pylist()
+    return [tuning.Trial(**row) for row in rows]
+
+
 def _last_ensemble(
     workspace: Workspace, features: Features, names: Sequence[str]
 ) -> ensemble.Ensembles | None:
@@ -519,22 +592,6 @@ def _keep_ensemble(
             current.add_artifacts(ENSEMBLE, combined.save(directory))
     if not current.has("weights", fold=0, model=ENSEMBLE):
         _stage_weights(features, current, combined, 0)
-
-
-def _actuals(features: Features, cutoff_t: int) -> pa.Table:
-    """What happened after a cutoff: one row per series and lead, ordered by them; null where it has yet to."""
-    return features.query(
-        f"""
-        select
-            baseline.series_id, baseline.lead, baseline.demand_class, baseline.error_scale, history.actual
-        from {features.relation("ftr_baseline")} as baseline
-        left join {features.relation("ftr_history")} as history
-            on baseline.series_id = history.series_id and baseline.target_t = history.t
-        where baseline.cutoff_t = ?
-        order by baseline.series_id, baseline.lead
-        """,
-        [cutoff_t],
-    )
 
 
 def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
@@ -612,7 +669,7 @@ def _forecast(
         return
     with progress.phase(f"forecast {ENSEMBLE}"):
         tables = [current.staged("forecasts", model=name) for name in combined.members]
-        about = part(_actuals(features, cutoff_t))
+        about = part(features.actuals(cutoff_t))
         for name, table in zip(combined.members, tables, strict=True):
             _check_keys(table, about, name)
         explained = {
@@ -704,7 +761,8 @@ def _run(
                 current.commit(warehouse, workspace.project)
         except BaseException as error:
             if current.is_resumable:
-                error.add_note("`trendcast run --resume` goes on from what was finished.")
+                again = "run --resume" if command == "run" else f"{command} {models[0]}"
+                error.add_note(f"`trendcast {again}` goes on from what was finished.")
             else:
                 current.discard()
             current.header["timings"] = json.dumps(progress.timings)
@@ -780,7 +838,7 @@ def _leftover(
     ArtifactError
         There is nothing to go on from, or it was made otherwise than asked for now.
     """
-    found = ledger.leftovers(workspace.artifacts_dir)
+    found = _left_of(workspace, "run")
     if not found:
         if is_current(workspace, names):
             return None
@@ -788,15 +846,28 @@ def _leftover(
             f"There is nothing to resume in {workspace.artifacts_dir}: the last run committed, or failed before it had "
             "finished anything, or was swept away by the one after it. Run `trendcast run` without --resume."
         )
-    _require_same(found[0], _identity(_header(workspace, names), with_backtest))
-    return found[0]
+    _require_same(found, _identity(_header(workspace, names), _asked(with_backtest)))
+    return found
 
 
-def _identity(header: dict[str, Any], with_backtest: bool) -> dict[str, Any]:
+def _left_of(workspace: Workspace, command: str) -> ledger.Leftover | None:
+    """Return what the last process that was asked for this, with whichever options, left unfinished."""
+    for found in ledger.leftovers(workspace.artifacts_dir):
+        asked = str(found.identity.get("command"))
+        if asked == command or asked.startswith(f"{command} --"):
+            return found
+    return None
+
+
+def _asked(with_backtest: bool) -> str:
+    return "run" if with_backtest else "run --no-backtest"
+
+
+def _identity(header: dict[str, Any], command: str) -> dict[str, Any]:
     """Return what must be the same for two runs to have the same result, as far as the header says."""
     names = ("config_fingerprint", "models", "versions", "data_fingerprint")
     found = {name: header[name] for name in names if name in header}
-    return found | {"backtest": with_backtest}
+    return found | {"command": command}
 
 
 def _require_same(left: ledger.Leftover, now: dict[str, Any]) -> None:
@@ -806,7 +877,7 @@ def _require_same(left: ledger.Leftover, now: dict[str, Any]) -> None:
         "models": "the models",
         "versions": "the versions of Python or a library",
         "data_fingerprint": "the features, for order lines or plans have changed",
-        "backtest": "whether to backtest",
+        "command": "whether to backtest",
     }
     differs = [means[name] for name, value in now.items() if left.identity[name] != value]
     if differs:

@@ -116,6 +116,10 @@ class Session:
         """Forecast with the stored models and write the ledger: the command ``trendcast forecast``."""
         return pipeline.forecast(self.workspace, models=models, series=series)
 
+    def tune(self, model: str, *, minutes: float = 30, trials: int | None = None) -> dict[str, Any]:
+        """Search a model's settings on the older folds of the backtest; see `trendcast.pipeline.tune`."""
+        return pipeline.tune(self.workspace, model, minutes=minutes, trials=trials)
+
     def customers(self) -> dict[str, Any]:
         """Rank what each customer buys next and write the ledger."""
         return pipeline.customers(self.workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from typing import Any
@@ -263,6 +264,53 @@ def print_inventory(found: dict[str, Any]) -> None:
         )
         + ".",
         highlight=False,
+    )
+
+
+def print_tuned(told: dict[str, Any]) -> None:
+    """Print the best settings of a study beside the project's, and what to paste where."""
+    print_step(told)
+    console = _console()
+    trials, current, best = told["trials"], told["current"], told["best"]
+    failed = sum(trial["wql"] is None for trial in trials)
+    console.print(
+        f"{'Stopped early. ' if told['stopped'] else ''}Study {told['study_id']} of {told['model']}: {told['made']} trials now, "
+        f"{len(trials)} in all{f', {failed} failed' if failed else ''}. The same command goes on with it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not current or not best:
+        return
+    table = Table(title="WQL", title_justify="left")
+    table.add_column("settings")
+    table.add_column("older folds, searched on", justify="right")
+    table.add_column("newest fold, not searched on", justify="right")
+    for name, trial in (("the project's", current), (f"trial {best['trial']}", best)):
+        table.add_row(name, f"{trial['wql']:.4f}", f"{trial['newest_wql']:.4f}")
+    console.print(table)
+    if best["trial"] == current["trial"]:
+        console.print("No trial was better than the project's settings on the older folds.")
+        return
+    if best["newest_wql"] >= current["newest_wql"]:
+        console.print(
+            "On the fold they were not searched on, the settings found are no better than the project's: keep those, or search longer.",
+            soft_wrap=True,
+        )
+        return
+    lines = (f"      {name}: {value}" for name, value in json.loads(best["settings"]).items())
+    console.print(
+        "\n".join(
+            [
+                "Better on the fold they were not searched on, too. To use them, in dbt_project.yml:",
+                "",
+                "vars:",
+                "  trendcast:",
+                f"    {told['model']}:",
+                *lines,
+            ]
+        ),
+        highlight=False,
+        soft_wrap=True,
     )
 
 

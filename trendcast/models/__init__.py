@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trendcast.errors import one_of
 
@@ -92,9 +92,17 @@ def create(name: str, measures: Sequence[str] = ()) -> Model:
     return model
 
 
+def config_class(name: str) -> Any:
+    """Return the dataclass of a model's settings; None for a model whose settings are vars of the whole project."""
+    if name not in _CLASSES:
+        raise one_of("model", name, list(_CLASSES))
+    if name not in _SETTINGS:
+        return None
+    module, class_name = _SETTINGS[name].split(":")
+    return getattr(import_module(module), class_name)
+
+
 def check_model_settings(settings: Settings) -> None:
     """Refuse settings of a model that it cannot take, before anything is built."""
-    for name, where in _SETTINGS.items():
-        module, class_name = where.split(":")
-        config = getattr(import_module(module), class_name)
-        config.from_settings(getattr(settings, name) or {})
+    for name in _SETTINGS:
+        config_class(name).from_settings(getattr(settings, name) or {})

@@ -111,6 +111,44 @@ class Forecaster(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Range:
+    """Values of a setting that `trendcast tune` may try, both ends included; whole numbers where they are.
+
+    Parameters
+    ----------
+    log
+        Whether twice as much is the same step everywhere.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value is not None and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values of a setting that `trendcast tune` may try, without an order."""
+
+    values: tuple[str | int, ...]
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value in self.values
+
+
+def pinball(truth: npt.NDArray[Any], quantiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the pinball loss of each value and quantile: [...] and [..., Q] -> [..., Q]."""
+    levels = np.asarray(QUANTILES, quantiles.dtype)
+    error = truth[..., None] - quantiles
+    loss: npt.NDArray[Any] = np.maximum(levels * error, (levels - 1) * error)
+    return loss
+
+
 def read_artifact(path: Path, version: int) -> dict[str, Any]:
     """Return the JSON of a model's file, of which ``format`` must be the version this code writes.
 

@@ -29,7 +29,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,10 @@ import pyarrow.compute as pc
 
 from trendcast.models.base import (
     QUANTILES,
+    Choice,
     Forecast,
     ModelError,
+    Range,
     config_from_settings,
     read_artifact,
 )
@@ -92,6 +94,13 @@ class ClassicalConfig:
     power: float = 2.0
     error_rows: int = 150_000
     threads: int = 2
+
+    #: What `trendcast tune` may try.
+    SPACE: ClassVar[dict[str, Range | Choice]] = {
+        "max_periods": Range(60, 1500, log=True),
+        "origins": Range(2, 10),
+        "power": Range(0.0, 6.0),
+    }
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""

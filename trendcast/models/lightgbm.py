@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +27,10 @@ from trendcast.design import OWN_FEATURES, Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import (
     QUANTILES,
+    Choice,
     Forecast,
     ModelError,
+    Range,
     config_from_settings,
     read_artifact,
 )
@@ -95,6 +97,17 @@ class LightGBMConfig:
     max_categories: int = 100
     explain_rows: int = 20_000
     threads: int = 1
+
+    #: What `trendcast tune` may try.
+    SPACE: ClassVar[dict[str, Range | Choice]] = {
+        "learning_rate": Range(0.02, 0.2, log=True),
+        "num_leaves": Range(7, 255, log=True),
+        "min_rows": Range(10, 500, log=True),
+        "feature_share": Range(0.3, 1.0),
+        "row_share": Range(0.4, 1.0),
+        "penalty": Range(0.01, 100.0, log=True),
+        "train_cutoffs": Range(20, 120, log=True),
+    }
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,13 @@ from trendcast.errors import ArtifactError
 from trendcast.models.backend import import_tensorflow
 from trendcast.models.base import (
     QUANTILES,
+    Choice,
     Forecast,
     ModelError,
     Progress,
+    Range,
     config_from_settings,
+    pinball,
     read_artifact,
 )
 from trendcast.models.explanations import in_units, largest, shapley
@@ -112,6 +115,18 @@ class LSTMConfig:
     refit: str = "continue"
     n_seeds: int = 1
     explain_rows: int = 200_000
+
+    #: What `trendcast tune` may try.
+    SPACE: ClassVar[dict[str, Range | Choice]] = {
+        "units": Range(16, 128, log=True),
+        "hidden": Range(16, 128, log=True),
+        "dropout": Range(0.0, 0.5),
+        "learning_rate": Range(5e-4, 1e-2, log=True),
+        "batch_size": Choice((128, 256, 512, 1024)),
+        "steps_per_epoch": Range(30, 240, log=True),
+        "half_life": Range(4.0, 104.0, log=True),
+        "weight_power": Range(0.0, 1.0),
+    }
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -894,10 +909,3 @@ class _Trainer:
             loss += float(pinball(truth, quantiles).sum(dtype=np.float64))
             total += float(np.abs(truth).sum(dtype=np.float64))
         return 2 * loss / len(QUANTILES) / max(total, 1e-9)
-
-
-def pinball(truth: FloatArray, quantiles: FloatArray) -> FloatArray:
-    """Return the pinball loss of each value and quantile: [n, H] and [n, H, Q] -> [n, H, Q]."""
-    levels = np.asarray(QUANTILES, np.float32)
-    error = truth[..., None] - quantiles
-    return np.maximum(levels * error, (levels - 1) * error)
