@@ -228,6 +228,25 @@ def test_a_part_can_be_one_measure(both: Shop, copied: Callable[[Shop], Shop]) -
     assert row == {"n": 35, "series": 5, "prices": True}
 
 
+def test_settings_are_judged_on_each_measure(both: Shop, copied: Callable[[Shop], Shop]) -> None:
+    pytest.importorskip("optuna")
+    shop = copied(both)
+    (trial,) = shop.json("tune", "classical", "--trials", "1")["trials"]
+    rows = shop.query(
+        "select fold, sum(actual) as sold, measure from analytics_marts.int_backtests where model = 'classical' group by all"
+    )
+    assert len(rows) == 4
+    losses = shop.query(
+        """
+        select avg(wql) as wql from analytics_marts.fct_forecast_accuracy
+        where model = 'classical' and demand_class = 'all' and lead_bucket = 'all'
+        """
+    )
+    # Of two folds one each is searched and judged on; together they are about the backtest's.
+    both_folds = (trial["wql"] + trial["newest_wql"]) / 2
+    assert both_folds == pytest.approx(losses[0]["wql"], rel=0.1)
+
+
 def test_no_price_knows_the_future(both: Shop) -> None:
     found = audited(both)
     assert {row["variant"] for row in found} == {"cut off", "absurd future", "as loaded"}
