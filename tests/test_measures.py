@@ -18,6 +18,7 @@ from trendcast.errors import UsageError
 from trendcast.pipeline import Workspace
 from trendcast.report.content import read
 from trendcast.session import Session
+from trendcast.summary import print_summary
 
 FIRST = dt.datetime(2025, 1, 1, 9)
 DAYS = 120
@@ -186,7 +187,9 @@ def test_a_price_has_a_trend_of_its_own(both: Shop) -> None:
     ]
 
 
-def test_the_summary_and_the_report_say_which_measure(both: Shop) -> None:
+def test_the_summary_and_the_report_say_which_measure(
+    both: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     with both.entered():
         workspace = opened(both)
         session = Session(workspace)
@@ -201,7 +204,8 @@ def test_the_summary_and_the_report_say_which_measure(both: Shop) -> None:
         assert {r["model"] for r in summary["accuracy"] if r["measure"] == measure} == models
     assert list(frame["measure"].unique()) == ["average_price", "quantity"]
     assert len(charts) == 7
-    told = both.run("run", "--resume").stdout
+    print_summary(summary)
+    told = capsys.readouterr().out
     assert "Backtest of quantity" in told and "Backtest of average price" in told
     about = content.about
     assert [part["measure"] for part in about["measures"]] == ["quantity", "average_price"]
@@ -247,6 +251,7 @@ def test_settings_are_judged_on_each_measure(both: Shop, copied: Callable[[Shop]
     assert both_folds == pytest.approx(losses[0]["wql"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_no_price_knows_the_future(both: Shop) -> None:
     found = audited(both)
     assert {row["variant"] for row in found} == {"cut off", "absurd future", "as loaded"}
@@ -313,6 +318,7 @@ def test_wrong_measures(both: Shop, vars: dict[str, Any], told: str) -> None:
     assert told in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_price_alone(both: Shop, tmp_path: Any) -> None:
     """Nothing leads but the price: its series have the plain ids, and what is about units is empty."""
     shop = Shop(tmp_path, both.vars | {"measure": "average_price", "models": ["ridge"]})
