@@ -260,6 +260,7 @@ def test_no_price_knows_the_future(both: Shop) -> None:
     assert history["compared"] > 500
 
 
+@pytest.mark.slow
 def test_loads_give_what_a_full_build_gives(
     both: Shop, copied: Callable[[Shop], Shop], tmp_path: Any
 ) -> None:
