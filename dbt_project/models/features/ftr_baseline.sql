@@ -110,11 +110,17 @@ select
     points.error_scale,
     {% for name in trendcast.quantile_levels() %}
     -- Fewer errors than a quantile needs: the spread of a count of this size (Poisson, normal form).
+    {%- set quantile -%}
     greatest(0, points.mean + case
         when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40
             then {{ trendcast.element('spread.error_quantiles', loop.index0) }}
         else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * {{ prior }})
-    end) as {{ name }},
+    end)
+    {%- endset %}
+    -- Fractions are interpolated, and the last bit may undo the order of neighbours.
+    {{ trendcast.by_measure({
+        'quantity': quantile, 'revenue': 'round(' ~ quantile ~ ', 9)', 'average_price': 'round(' ~ quantile ~ ', 9)'
+    }, 'points.measure') }} as {{ name }},
     {% endfor %}
     points.mean
 from points
