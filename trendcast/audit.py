@@ -128,9 +128,10 @@ def _loaded_before(cut: str) -> str:
 def _late_series(whole: Build, cut: str) -> str:
     """Query of the series that lines up to a cut came late for."""
     return (
+        f"select series_id from {_inside('whole', whole, 'int_series')} where sales_id in ("
         f"select series_id from {_inside('whole', whole, 'int_order_lines_checked')} "
         f"where order_date <= date {literal(cut)} and series_id is not null "
-        f"and (loaded_at is null or loaded_at >= timestamp {literal(_loaded_before(cut))})"
+        f"and (loaded_at is null or loaded_at >= timestamp {literal(_loaded_before(cut))}))"
     )
 
 

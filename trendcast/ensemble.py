@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from trendcast.errors import DataError
 from trendcast.models.base import QUANTILES, read_artifact
+from trendcast.models.by_measure import of_measure
 from trendcast.models.tables import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -408,6 +409,45 @@ class Backtest:
         loss = np.stack([_pinball(q, rows.actual) for q in rows.quantiles])
         self._losses.append((cutoff_t, rows.series_id, rows.lead, loss))
         return found, combined
+
+
+class Ensembles:
+    """The ensemble of each measure; with one measure that one.
+
+    Parameters
+    ----------
+    parts
+        Measure to its ensemble, all of the same members.
+    """
+
+    def __init__(self, parts: Mapping[str, Ensemble]) -> None:
+        self.parts = dict(parts)
+        self.members = next(iter(self.parts.values())).members
+
+    def weights_table(self, n_buckets: int) -> pa.Table:
+        """Return one row per measure, demand class, lead bucket and member."""
+        return pa.concat_tables(
+            of_measure(part.weights_table(n_buckets), measure)
+            for measure, part in self.parts.items()
+        )
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write ``ensemble.json``; of several measures into a folder of each."""
+        files = []
+        for measure, part in self.parts.items():
+            folder = self._folder(directory, measure, list(self.parts))
+            folder.mkdir(exist_ok=True)
+            files += part.save(folder)
+        return files
+
+    @classmethod
+    def load(cls, directory: Path, measures: Sequence[str]) -> Ensembles:
+        """Read what ``save`` wrote."""
+        return cls({m: Ensemble.load(cls._folder(directory, m, measures)) for m in measures})
+
+    @staticmethod
+    def _folder(directory: Path, measure: str, measures: Sequence[str]) -> Path:
+        return directory if len(measures) == 1 else directory / measure
 
 
 def table_of(keys: pa.Table, mean: Array, quantiles: Array) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trendcast.errors import DataError, UsageError
 from trendcast.portfolio import listed, narrowed
-from trendcast.warehouse import quote
+from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from trendcast.panel import Panel
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
+
+
+# Models with a row or more per series, which are narrowed to a measure's.
+BY_SERIES = (
+    *("int_series", "ftr_history", "ftr_known", "ftr_static"),
+    *("ftr_cutoff", "ftr_design", "ftr_baseline", "ftr_analogy"),
+)
+# Columns that name a series, and not what it is like.
+NAMING = ("series_id", "measure")
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,14 @@ class Features:
         self._warehouse = warehouse
         self.project = project
         self.settings = project.settings
+        self._of: dict[str, Features] = {}
 
     def with_settings(self, **changes: Any) -> Features:
         """Return the same features under other settings; what has been read is not read again."""
         other = copy(self)
         other.settings = replace(self.settings, **changes)
         other.project = replace(self.project, settings=other.settings)
+        other._of = {measure: part.with_settings(**changes) for measure, part in self._of.items()}
         return other
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
@@ -78,6 +89,35 @@ class Features:
         """Return the rendered relation name of a feature model."""
         return self.project.relation(name)
 
+    def of(self, measure: str) -> Features:
+        """Return the features of one measure's series: what a model is given, for models learn one measure at a time.
+
+        Where there is no other these are all features; else its relations are views on this connection.
+        """
+        measures = self.settings.measures
+        if measures == (measure,):
+            return self
+        if measure not in self._of:
+            relations = dict(self.project.relations)
+            # A launch that has not sold is no series yet; it is of the leading measure.
+            others = "not in" if measure == measures[0] else "in"
+            differs = "<>" if measure == measures[0] else "="
+            mine = (
+                f"series_id {others} (select series_id from {self.relation('int_series')} "
+                f"where measure {differs} {literal(measure)})"
+            )
+            for name in BY_SERIES:
+                view = quote(f"{name} of {measure}")
+                self._warehouse.execute(
+                    f"create or replace temporary view {view} as "
+                    f"select * from {self.relation(name)} where {mine}"
+                )
+                relations[name] = view
+            settings = replace(self.settings, measure=measure, measures=(measure,))
+            project = replace(self.project, relations=relations, settings=settings)
+            self._of[measure] = Features(self._warehouse, project)
+        return self._of[measure]
+
     @cached_property
     def cutoffs(self) -> list[Cutoff]:
         """Every cutoff, fold 0 first."""
@@ -101,6 +141,12 @@ class Features:
         """Period index of the first sale of all."""
         sql = f"select min(first_t) as first_t from {self.relation('int_series')}"
         return int(self.query(sql).column("first_t")[0].as_py())
+
+    @cached_property
+    def series_id(self) -> pa.Array:
+        """Ids of the series, sorted."""
+        sql = f"select series_id from {self.relation('int_series')} order by series_id"
+        return self.query(sql).column("series_id").combine_chunks()
 
     @cached_property
     def n_series(self) -> int:
@@ -200,5 +246,5 @@ class Features:
         text = ("VARCHAR", "TEXT", "STRING")
         columns = self._warehouse.columns(relation)
         return [
-            name for name, kind in columns.items() if name != "series_id" and kind.upper() in text
+            name for name, kind in columns.items() if name not in NAMING and kind.upper() in text
         ]

@@ -85,7 +85,7 @@ def reproduce(workspace: Workspace, run_id: str) -> dict[str, Any]:
             combined = None
             if not inputs["backtest"] and ENSEMBLE in names:
                 stored = ledger.verified_directory(workspace.artifacts_dir, then, ENSEMBLE)
-                combined = ensemble.Ensemble.load(stored)
+                combined = ensemble.Ensembles.load(stored, features.settings.measures)
             pipeline.learn(
                 features, current, names, workspace.progress, inputs["backtest"], combined
             )

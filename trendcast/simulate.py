@@ -136,7 +136,7 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
     Raises
     ------
     UsageError
-        The measure is revenue.
+        Quantity is not forecast.
     WarehouseError
         The marts were never built.
     DataError
@@ -144,7 +144,9 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
     """
     project = workspace.project
     if project.settings.measure != "quantity":
-        raise UsageError("Stock is replayed in units: the var `measure` must be quantity.")
+        raise UsageError(
+            "Stock is replayed in units: the var `measure` must be quantity, or a list with it."
+        )
     with workspace.connect() as warehouse:
         if not warehouse.exists(project.relation("int_order_levels")):
             raise WarehouseError(

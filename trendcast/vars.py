@@ -26,6 +26,7 @@ TEXT, WHOLE, NUMBER, SWITCH, NAMES, MAPPING = (
 DATE, TIME = "a date like '2026-01-31'", "a time like '2026-01-31 12:00:00'"
 WINDOWS, GROUPS = "a list of three whole numbers", "a list of lists of names"
 NUMBERS = "a list of numbers"
+NAME_OR_NAMES = "a name or a list of names"
 # Vars whose default is null or, being a number or text, does not show all they take.
 TYPES = {
     **{
@@ -62,6 +63,7 @@ TYPES = {
     "demand_groups": GROUPS,
     "neighbour_groups": GROUPS,
     "promotion_depths": NUMBERS,
+    "measure": NAME_OR_NAMES,
 }
 # These may be null although their default is not.
 NULLABLE = (
@@ -211,6 +213,8 @@ def _is_of(kind: str, value: Any) -> bool:
             NUMBERS: lambda x: _is_of(NUMBER, x),
         }[kind]
         return isinstance(value, list) and all(item(x) for x in value)
+    if kind == NAME_OR_NAMES:
+        return _is_name(value) or (_is_of(NAMES, value) and bool(value))
     return isinstance(value, {TEXT: str, SWITCH: bool, MAPPING: Mapping}[kind])
 
 

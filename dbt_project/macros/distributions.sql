@@ -5,13 +5,15 @@
     zeros but for the last one, do not show. `of` is what the columns are qualified with, e.g. 'backtests.'. -#}
 {% macro quantile_variance(of='') -%}
     {%- set levels = trendcast.quantile_levels().items() | list -%}
-    {{ 'greatest(' if trendcast.settings().measure == 'quantity' }}
+    {%- set has_counts = 'quantity' in trendcast.measures() %}
+    {{ 'greatest(' if has_counts }}
     {%- for name, level in levels %}
         {%- set below = 0 if loop.first else (levels[loop.index0 - 1][1] + level) / 2 %}
         {%- set above = 1 if loop.last else (levels[loop.index0 + 1][1] + level) / 2 %}
         {{ '+ ' if not loop.first }}{{ (above - below) | round(6) }} * power({{ of }}{{ name }} - {{ of }}mean, 2)
     {%- endfor %}
-    {{- ', ' ~ of ~ 'mean)' if trendcast.settings().measure == 'quantity' }}
+    {{- ', ' ~ trendcast.by_measure(
+        {'quantity': of ~ 'mean', 'revenue': '0', 'average_price': '0'}, of ~ 'measure') ~ ')' if has_counts }}
 {%- endmacro %}
 
 {#- Quantile of the gamma distribution with this mean and variance, at the level whose normal quantile is `z`: Wilson &

@@ -135,6 +135,14 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- That category apart for each measure but the leading one, for what one series tells about another of its category. -#}
+{% macro category_key(alias) -%}
+    {{ trendcast.category_of(alias) }}
+    {%- if trendcast.has_measures() %}
+    || case when {{ alias }}.measure <> '{{ trendcast.measures()[0] }}' then '/' || {{ alias }}.measure else '' end
+    {%- endif -%}
+{%- endmacro %}
+
 {#- A select of typed columns ({name: type}) and no row: what a table is that nobody has filled. -#}
 {% macro no_rows(columns) %}
     select

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trendcast.errors import one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -77,8 +77,18 @@ def model_names() -> list[str]:
     return [*_CLASSES, ENSEMBLE]
 
 
-def create(name: str) -> Model:
-    """Return a new model; an unknown name is a UsageError that lists the valid ones."""
+def create(name: str, measures: Sequence[str] = ()) -> Model:
+    """Return a new model; an unknown name is a UsageError that lists the valid ones.
+
+    Parameters
+    ----------
+    measures
+        What is forecast. Of several, each gets a model of its own behind the one returned.
+    """
+    if len(measures) > 1:
+        from trendcast.models.by_measure import ByMeasure
+
+        return ByMeasure(name, {measure: create(name) for measure in measures})
     if name not in _CLASSES:
         raise one_of("model", name, model_names())
     module, class_name = _CLASSES[name].split(":")

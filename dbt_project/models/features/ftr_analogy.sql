@@ -23,12 +23,14 @@ with described as (
 
     select
         {{ trendcast.key_columns(trendcast.series_columns(), 'static') }}
+        {{ trendcast.measure_of('static') }} as measure,
         static.series_id
     from {{ ref('ftr_static') }} as static
     {% if trendcast.has_source('launches') %}
     union all
     select
         {{ trendcast.key_columns(trendcast.series_columns(), 'launches') }}
+        '{{ trendcast.measures()[0] }}' as measure,
         launches.series_id
     from {{ ref('int_launches') }} as launches
     left join {{ ref('int_series') }} as series
@@ -125,6 +127,7 @@ established as (
         state.series_id,
         filled.price,
         {{ trendcast.key_columns(trendcast.series_columns(), 'described') }}
+        described.measure,
         state.mean_medium,
         state.std_medium * state.std_medium as variance,
         -- A sample of a large group; by the id and not by a number, which would depend on the series that come later.
@@ -144,6 +147,7 @@ strangers as (
 
     select
         {{ trendcast.key_columns(trendcast.series_columns(), 'described') }}
+        described.measure,
         newcomers.fold,
         newcomers.series_id
     from newcomers
@@ -159,7 +163,7 @@ members_{{ loop.index0 }} as (
     select
         established.*,
         row_number() over (
-            partition by fold{% for column in same %}, {{ adapter.quote(column) }}{% endfor %}
+            partition by fold, measure{% for column in same %}, {{ adapter.quote(column) }}{% endfor %}
             order by draw, series_id
         ) as member
     from established
@@ -182,6 +186,7 @@ pairs_{{ loop.index0 }} as (
     inner join members_{{ loop.index0 }} as members
         on
             strangers.fold = members.fold
+            and strangers.measure = members.measure
             and {{ trendcast.same_key(same, 'strangers', 'members') }}
     {% if not loop.first %}
     inner join lonely_{{ loop.index0 }} as lonely
@@ -200,6 +205,7 @@ pairs_{{ loop.index0 }} as (
     inner join established as members
         on
             strangers.fold = members.fold
+            and strangers.measure = members.measure
             and {{ trendcast.same_key(products, 'strangers', 'members') }}
     {% endif %}
 

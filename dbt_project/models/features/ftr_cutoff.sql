@@ -49,7 +49,7 @@ inner join {{ ref('ftr_static') }} as static
 {% endif %}
 {% if trendcast.uses('category') %}
 inner join {{ ref('ftr_category') }} as category
-    on history.t = category.t and {{ trendcast.category_of('static') }} = category.category
+    on history.t = category.t and {{ trendcast.category_key('static') }} = category.category
 {% endif %}
 {% if trendcast.uses('reviews') and trendcast.has_source('reviews') %}
 left join {{ ref('int_reviews') }} as reviews

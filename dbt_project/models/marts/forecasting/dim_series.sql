@@ -11,6 +11,10 @@ with state as (
 
 select
     static.*,
+    series.sales_id,
+    {% if not trendcast.has_measures() %}
+    series.measure,
+    {% endif %}
     first_period.ds as first_sale_date,
     last_period.ds as last_sale_date,
     state.demand_class,
@@ -33,10 +37,17 @@ left join {{ ref('int_launches') }} as launches
 union all
 select
     launches.series_id,
+    {% if trendcast.has_measures() %}
+    '{{ trendcast.measures()[0] }}' as measure,
+    {% endif %}
     {% for column in columns %}
     launches.{{ adapter.quote(column) }},
     {% endfor %}
     launches.products,
+    launches.series_id as sales_id,
+    {% if not trendcast.has_measures() %}
+    '{{ trendcast.measures()[0] }}' as measure,
+    {% endif %}
     cast(null as date) as first_sale_date,
     cast(null as date) as last_sale_date,
     'launch' as demand_class,

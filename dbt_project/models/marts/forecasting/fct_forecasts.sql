@@ -50,7 +50,10 @@ ranked as (
     left join {{ ref('dim_series') }} as series
         on latest.series_id = series.series_id
     left join {{ ref('fct_champions') }} as champions
-        on latest.model = champions.model and series.demand_class = champions.demand_class
+        on
+            latest.model = champions.model
+            {{ trendcast.and_same_measure('series', 'champions') }}
+            and series.demand_class = champions.demand_class
 
 ),
 
@@ -139,7 +142,13 @@ evidence as (
         case
             when series.first_t is null then 0
             else greatest({{ trendcast.period_index('in_force.cutoff') }} - series.first_t + 1, 0)
-        end as evidence_periods
+        end as evidence_periods,
+        {% if trendcast.has_measures() %}
+        -- What is planned and has not sold is of the leading measure.
+        coalesce(series.measure, '{{ trendcast.measures()[0] }}') as measure
+        {% else %}
+        '{{ trendcast.measures()[0] }}' as measure
+        {% endif %}
     from in_force
     left join {{ ref('int_series') }} as series
         on in_force.series_id = series.series_id
@@ -157,5 +166,6 @@ select
     evidence_periods <= {{ medium }} as is_new,
     cast(evidence_periods as integer) as evidence_periods,
     mean,
-    {{ quantiles | join(',\n    ') }}
+    {{ quantiles | join(',\n    ') }},
+    measure
 from evidence

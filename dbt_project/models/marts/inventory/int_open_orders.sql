@@ -44,6 +44,7 @@ final as (
     from keyed
     inner join series
         on {{ trendcast.same_key(key, 'series', 'keyed') }}
+    where {{ trendcast.is_in_units('series') }}
 
 )
 

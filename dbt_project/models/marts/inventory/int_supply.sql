@@ -128,6 +128,7 @@ joined as (
         on series.series_id = orders.series_id
     left join prices
         on series.series_id = prices.series_id
+    where {{ trendcast.is_in_units('series') }}
 
 ),
 

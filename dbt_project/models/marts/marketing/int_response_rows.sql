@@ -24,6 +24,7 @@ promoted as (
         on known.series_id = series.series_id
     inner join {{ ref('ftr_static') }} as static
         on known.series_id = static.series_id
+    where 1 = 1 {{ trendcast.and_leading('series') }}
 
 ),
 

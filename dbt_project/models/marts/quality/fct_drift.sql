@@ -1,5 +1,5 @@
--- One row per feature that models read at the cutoff, and one for the forecast: how far its distribution over the
--- series has moved since the backtest's cutoffs (population stability index).
+-- One row per measure and feature that models read at the cutoff, and one for the forecast: how far its distribution
+-- over the series has moved since the backtest's cutoffs (population stability index).
 {%- set limit = trendcast.number_between('psi_limit', 0, 100) %}
 {%- set features = trendcast.scaled_features() %}
 with states as (
@@ -9,10 +9,12 @@ with states as (
         {{ expression }},
         {% endfor %}
         cutoffs.fold,
-        history.series_id
+        history.series_id,
+        {{ trendcast.measure_of('measured') }} as measure
     from {{ ref('int_cutoffs') }} as cutoffs
     inner join {{ ref('ftr_history') }} as history
         on cutoffs.cutoff_t = history.t
+    {{ trendcast.join_measure('history.series_id') }}
 
 ),
 
@@ -20,6 +22,7 @@ measures as (
 
     {% for name in features %}
     select
+        measure,
         fold,
         'data' as kind,
         '{{ name }}' as feature,
@@ -29,6 +32,7 @@ measures as (
     {% endfor %}
     -- The forecast of the horizon over its variance: relative levels and not sizes of series.
     select
+        measure,
         fold,
         'forecast' as kind,
         'horizon' as feature,
@@ -53,18 +57,20 @@ values_by_fold as (
 edges as (
 
     select
+        measure,
         kind,
         feature,
         {{ trendcast.quantiles('value', [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]) }} as deciles
     from values_by_fold
     where fold > 0
-    group by 1, 2
+    group by 1, 2, 3
 
 ),
 
 binned as (
 
     select
+        values_by_fold.measure,
         values_by_fold.kind,
         values_by_fold.feature,
         -- What has no value is a bin of its own: a column that went empty has drifted.
@@ -80,8 +86,11 @@ binned as (
         sum(case when values_by_fold.fold > 0 then 1 else 0 end) as n_before
     from values_by_fold
     inner join edges
-        on values_by_fold.kind = edges.kind and values_by_fold.feature = edges.feature
-    group by 1, 2, 3
+        on
+            values_by_fold.kind = edges.kind
+            {{ trendcast.and_same_measure('values_by_fold', 'edges') }}
+            and values_by_fold.feature = edges.feature
+    group by 1, 2, 3, 4
 
 ),
 
@@ -89,12 +98,13 @@ shares as (
 
     -- Half a series in an empty bin, because the logarithm of nothing is no number.
     select
+        measure,
         kind,
         feature,
         n_now,
         n_before,
-        greatest(n_now, 0.5e0) / sum(n_now) over (partition by kind, feature) as share_now,
-        greatest(n_before, 0.5e0) / sum(n_before) over (partition by kind, feature) as share_before
+        greatest(n_now, 0.5e0) / sum(n_now) over (partition by measure, kind, feature) as share_now,
+        greatest(n_before, 0.5e0) / sum(n_before) over (partition by measure, kind, feature) as share_before
     from binned
 
 ),
@@ -102,6 +112,7 @@ shares as (
 measured as (
 
     select
+        measure,
         kind,
         feature,
         cast(sum(n_now) as bigint) as n_now,
@@ -112,7 +123,7 @@ measured as (
         -- freedom over the sample sizes; its 99% quantile is 21.67).
         {{ trendcast.rounded('21.67e0 * (1.0e0 / sum(n_now) + 1.0e0 / sum(n_before))', 9) }} as psi_by_chance
     from shares
-    group by 1, 2
+    group by 1, 2, 3
     having sum(n_now) > 0 and sum(n_before) > 0
 
 ),
@@ -126,7 +137,8 @@ final as (
         n_before,
         psi,
         psi_by_chance,
-        psi > {{ limit }} and psi > psi_by_chance as is_drifted
+        psi > {{ limit }} and psi > psi_by_chance as is_drifted,
+        measure
     from measured
 
 )
