@@ -46,6 +46,7 @@ measures as (
 values_by_fold as (
 
     select
+        measure,
         fold,
         kind,
         feature,
