@@ -1,5 +1,5 @@
--- One row per measure, demand class and model of the latest backtest, ranked; rank 1 serves the class. The ensemble does
--- unless another model's loss is lower by the var `champion_margin`, and new series whatever a handful of others favoured.
+-- One row per measure, demand class and model of the latest backtest, ranked; rank 1 serves the class. The ensemble
+-- does unless another model's loss is lower by the var `champion_margin`, and new series whatever a handful favoured.
 {%- set settings = trendcast.settings() %}
 with measured as (
 
