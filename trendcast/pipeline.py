@@ -290,7 +290,6 @@ def tune(
     """
     tuning.space_of(model)
     tuning.require_optuna()
-    workspace.models([model])
     command = f"tune {model}"
     left = _left_of(workspace, command)
     with _run(workspace, "tune", [model], left) as (current, progress):

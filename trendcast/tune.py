@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import DataError, TrendcastError, UsageError
-from trendcast.models import config_class, create
+from trendcast.models import config_class, create, with_settings
 from trendcast.models.base import QUANTILES, Choice, Range, pinball, quantile_name
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def space_of(model: str) -> dict[str, Range | Choice]:
     if not space:
         raise UsageError(
             f"The model {model} has no settings to search: it chooses what there is to choose while it trains. "
-            "Models that can be tuned: classical, lightgbm, lstm."
+            f"Models that can be tuned: {', '.join(with_settings())}."
         )
     return space
 
@@ -130,6 +130,11 @@ class Search:
                 f"The var `backtest_folds` is {features.settings.backtest_folds}."
             )
         self._optuna = require_optuna()
+        # The same for every trial, so read once.
+        self._actuals = {
+            fold.fold: features.actuals(fold.t).column("actual")
+            for fold in (self._newest, *self._folds)
+        }
 
     def go(self, seconds: float, most: int | None) -> None:
         """Try settings until the next trial would probably end too late, or so many have been made.
@@ -225,7 +230,7 @@ class Search:
 
     def _loss(self, rows: pa.Table, fold: Cutoff) -> tuple[float, float]:
         """Return the quantile loss as ``fct_champions`` has it, and what was sold, where both are known."""
-        actual = self._features.actuals(fold.t).column("actual")
+        actual = self._actuals[fold.fold]
         known = actual.is_valid()
         truth = pc.filter(actual, known).to_numpy()
         quantiles = np.column_stack(
