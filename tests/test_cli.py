@@ -136,7 +136,9 @@ def test_unknown_model_suggests_and_lists_the_valid_ones(small_run: Shop) -> Non
     done = small_run.run("run", "--model", "ridge", "--model", "lstmm")
     assert done.returncode == 2
     assert "Unknown model 'lstmm'. Did you mean 'lstm'?" in done.stderr
-    assert "Valid: seasonal_naive, classical, ridge, lightgbm, lstm, ensemble" in done.stderr
+    assert (
+        "Valid: seasonal_naive, analogy, classical, ridge, lightgbm, lstm, ensemble" in done.stderr
+    )
 
 
 def test_a_selection_of_nothing_lists_what_there_is(small_run: Shop) -> None:

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import DataError
-from trendcast.models.base import QUANTILES, read_artifact
+from trendcast.models.base import QUANTILES, pinball, read_artifact
 from trendcast.models.by_measure import of_measure
 from trendcast.models.tables import QUANTILE_NAMES
 
@@ -563,8 +563,7 @@ def _look_up(table: Mapping[str, Sequence[float]], rows: Rows, default: Array) -
 
 def _pinball(quantiles: Array, actual: Array) -> Array:
     """Return the mean pinball loss of each row, [R]."""
-    error = actual[:, None] - quantiles
-    return np.asarray(np.maximum(LEVELS * error, (LEVELS - 1) * error).mean(axis=1))
+    return np.asarray(pinball(actual, quantiles).mean(axis=1))
 
 
 def _row_weights(error_scale: Array) -> Array:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from trendcast.errors import ProjectError, UsageError
+from trendcast.vars import package_dir
 from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from trendcast.warehouse import Warehouse
 
-#: The dbt Python model that asks the library where the engine runs it.
-MODEL = "model.trendcast.int_public_holidays"
+#: The dbt Python model that asks the library where the engine runs it, in the package's folder.
+MODEL = "models/intermediate/int_public_holidays.py"
 #: As the macro holidays_table() has it.
 TABLE = "trendcast_holidays"
 #: Years after this one for which holidays are listed at least.
 YEARS_AHEAD = 3
 
 
-def load(
-    warehouse: Warehouse, schema: str, manifest: Mapping[str, Any], vars: Mapping[str, Any]
-) -> int:
+def load(warehouse: Warehouse, schema: str, project_dir: Path, vars: Mapping[str, Any]) -> int:
     """List the holidays of the var ``holiday_country``, unless they are there; return how many were written.
 
     From the year of the var ``min_order_date`` to some after this one: dates that are not needed cost nothing.
@@ -49,7 +50,7 @@ def load(
         return 0
     years = range(dt.date.fromisoformat(str(vars["min_order_date"])[:10]).year, last + 1)
     try:
-        days = _library(manifest)(country, part or None, years)
+        days = _library(project_dir)(country, part or None, years)
     except ValueError as error:
         raise UsageError(str(error)) from error
     rows = [(day, name) for day in sorted(days) for name in days.get_list(day)]
@@ -68,11 +69,12 @@ def load(
         return warehouse.append(relation, table)
 
 
-def _library(manifest: Mapping[str, Any]) -> Any:
+def _library(project_dir: Path) -> Any:
     """Return the function of the dbt Python model that asks the library, so that there is one of it."""
-    nodes = manifest["disabled"].get(MODEL) or [manifest["nodes"].get(MODEL)]
-    if not nodes[0]:
-        raise ProjectError("The dbt project has no model int_public_holidays.")
-    found: dict[str, Any] = {}
-    exec(compile(nodes[0]["raw_code"], nodes[0]["original_file_path"], "exec"), found)
-    return found["public_holidays"]
+    path = package_dir(project_dir) / MODEL
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ProjectError(f"{path} is missing. Install the package again: dbt deps")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.public_holidays

@@ -295,7 +295,6 @@ def tune(
     """
     tuning.space_of(model)
     tuning.require_optuna()
-    workspace.models([model])
     command = f"tune {model}"
     left = _left_of(workspace, command)
     with _run(workspace, "tune", [model], left) as (current, progress):
@@ -844,8 +843,9 @@ def prepare(workspace: Workspace) -> dict[str, Any]:
         with workspace.connect(read_only=False) as warehouse:
             if not warehouse.is_prepared():
                 workspace.dbt.prepare()
-            vars = resolved_vars(workspace.dbt.project_dir, workspace.dbt.vars)
-            written = holidays.load(warehouse, output["schema"], workspace.dbt.manifest(), vars)
+            project_dir = workspace.dbt.project_dir
+            vars = resolved_vars(project_dir, workspace.dbt.vars)
+            written = holidays.load(warehouse, output["schema"], project_dir, vars)
     return {"engine": output["type"], "warehouse": place(output), "holidays": written}
 
 

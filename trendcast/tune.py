@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import DataError, TrendcastError, UsageError
-from trendcast.models import config_class, create
+from trendcast.models import config_class, create, with_settings
 from trendcast.models.base import QUANTILES, Choice, Range, pinball, quantile_name
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def space_of(model: str) -> dict[str, Range | Choice]:
     if not space:
         raise UsageError(
             f"The model {model} has no settings to search: it chooses what there is to choose while it trains. "
-            "Models that can be tuned: classical, lightgbm, lstm."
+            f"Models that can be tuned: {', '.join(with_settings())}."
         )
     return space
 
@@ -130,6 +130,12 @@ class Search:
                 f"The var `backtest_folds` is {features.settings.backtest_folds}."
             )
         self._optuna = require_optuna()
+        # The same for every trial, so read once.
+        self._actuals = {
+            (measure, fold.fold): features.of(measure).actuals(fold.t).column("actual")
+            for measure in features.settings.measures
+            for fold in (self._newest, *self._folds)
+        }
 
     def go(self, seconds: float, most: int | None) -> None:
         """Try settings until the next trial would probably end too late, or so many have been made.
@@ -204,11 +210,13 @@ class Search:
         own = getattr(self._features.settings, self._model) or {}
         changed = {self._model: own | settings}
         measures = self._features.settings.measures
-        scores = [self._score_of(self._features.of(m).with_settings(**changed)) for m in measures]
+        scores = [
+            self._score_of(m, self._features.of(m).with_settings(**changed)) for m in measures
+        ]
         searched, newest = zip(*scores, strict=True)
         return statistics.fmean(searched), statistics.fmean(newest)
 
-    def _score_of(self, features: Features) -> tuple[float, float]:
+    def _score_of(self, measure: str, features: Features) -> tuple[float, float]:
         """Return both losses of a measure."""
         model = create(self._model)
 
@@ -221,7 +229,7 @@ class Search:
         for fold in (*self._folds, self._newest):
             if model.refits_each_fold:
                 fit(fold)
-            losses.append(self._loss(features, model.forecast(features, fold.t), fold))
+            losses.append(self._loss(measure, model.forecast(features, fold.t), fold))
         *searched, (newest, newest_sold) = losses
         sold = sum(s for _, s in searched)
         if not sold or not newest_sold:
@@ -230,9 +238,9 @@ class Search:
             )
         return sum(loss for loss, _ in searched) / sold, newest / newest_sold
 
-    def _loss(self, features: Features, rows: pa.Table, fold: Cutoff) -> tuple[float, float]:
+    def _loss(self, measure: str, rows: pa.Table, fold: Cutoff) -> tuple[float, float]:
         """Return the quantile loss as ``fct_champions`` has it, and what was sold, where both are known."""
-        actual = features.actuals(fold.t).column("actual")
+        actual = self._actuals[measure, fold.fold]
         known = actual.is_valid()
         truth = pc.filter(actual, known).to_numpy()
         quantiles = np.column_stack(

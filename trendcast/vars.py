@@ -123,13 +123,14 @@ def resolved_vars(project_dir: Path, given: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for layer in layers for name, value in layer.items() if name in declared}
 
 
+def package_dir(project_dir: Path) -> Path:
+    """Return the folder of the trendcast package: the project itself, or where dbt installs it."""
+    return project_dir if _is_package(project_dir) else _packages_dir(project_dir) / PACKAGE
+
+
 def declared_vars(project_dir: Path) -> dict[str, Any]:
     """Return the vars the trendcast package declares, with their defaults; empty where it is not installed."""
-    if _is_package(project_dir):
-        folder = project_dir
-    else:
-        folder = _packages_dir(project_dir) / PACKAGE
-    declared = _vars_of(folder).get(PACKAGE)
+    declared = _vars_of(package_dir(project_dir)).get(PACKAGE)
     return dict(declared) if isinstance(declared, Mapping) else {}
 
 

@@ -67,3 +67,25 @@
     }) -%}
     {{ return(types) }}
 {% endmacro %}
+
+{#- What can be ordered: the series that are forecast in units, and planned launches, for these are stocked before they are
+    sold. With the key, the id and what a unit sold for, or is planned to. -#}
+{% macro orderable_series() %}
+    select
+        {{ trendcast.key_columns(var('series_key'), 'sold') }}
+        sold.series_id,
+        sold.total_revenue / nullif(sold.total_quantity, 0) as unit_price
+    from {{ ref('trendcast', 'int_series') }} as sold
+    where {{ trendcast.is_in_units('sold') }}
+    {% if trendcast.has_source('launches') and trendcast.measures()[0] != 'average_price' %}
+    union all
+    select
+        {{ trendcast.key_columns(var('series_key'), 'launches') }}
+        launches.series_id,
+        launches.list_price as unit_price
+    from {{ ref('trendcast', 'int_launches') }} as launches
+    left join {{ ref('trendcast', 'int_series') }} as sold
+        on launches.series_id = sold.series_id
+    where sold.series_id is null
+    {% endif %}
+{% endmacro %}

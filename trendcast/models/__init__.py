@@ -106,6 +106,11 @@ def config_class(name: str) -> Any:
     return getattr(import_module(module), class_name)
 
 
+def with_settings() -> list[str]:
+    """Names of the models that have a var of settings of their own."""
+    return list(_SETTINGS)
+
+
 def check_model_settings(settings: Settings) -> None:
     """Refuse settings of a model that it cannot take, before anything is built."""
     for name in _SETTINGS:

@@ -18,20 +18,9 @@ keyed as (
 
 ),
 
--- A planned launch is stocked before it is sold.
 series as (
 
-    select
-        {{ trendcast.key_columns(var('series_key'), 'sold') }}
-        sold.series_id
-    from {{ ref('int_series') }} as sold
-    {% if trendcast.has_source('launches') %}
-    union
-    select
-        {{ trendcast.key_columns(var('series_key'), 'launches') }}
-        launches.series_id
-    from {{ ref('int_launches') }} as launches
-    {% endif %}
+    {{ trendcast.orderable_series() }}
 
 ),
 
@@ -44,14 +33,13 @@ final as (
     from keyed
     inner join series
         on {{ trendcast.same_key(key, 'series', 'keyed') }}
-    where {{ trendcast.is_in_units('series') }}
 
 )
 
 select *
 from final
 {% else %}
--- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}
+-- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}, {{ ref('int_launches') }}
 {{ trendcast.no_rows({
     'series_id': dbt.type_string(), 'expected_date': 'date', 'quantity': trendcast.type_double()
 }) }}

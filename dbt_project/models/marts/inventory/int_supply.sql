@@ -76,25 +76,9 @@ prices as (
 
 ),
 
--- Planned launches are ordered before they are sold.
 series as (
 
-    select
-        {{ trendcast.key_columns(var('series_key'), 'sold') }}
-        sold.series_id,
-        sold.total_revenue / nullif(sold.total_quantity, 0) as unit_price
-    from {{ ref('int_series') }} as sold
-    {% if trendcast.has_source('launches') %}
-    union all
-    select
-        {{ trendcast.key_columns(var('series_key'), 'launches') }}
-        launches.series_id,
-        launches.list_price as unit_price
-    from {{ ref('int_launches') }} as launches
-    left join {{ ref('int_series') }} as sold
-        on launches.series_id = sold.series_id
-    where sold.series_id is null
-    {% endif %}
+    {{ trendcast.orderable_series() }}
 
 ),
 
@@ -128,7 +112,6 @@ joined as (
         on series.series_id = orders.series_id
     left join prices
         on series.series_id = prices.series_id
-    where {{ trendcast.is_in_units('series') }}
 
 ),
 
