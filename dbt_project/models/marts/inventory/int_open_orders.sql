@@ -39,7 +39,8 @@ final as (
 select *
 from final
 {% else %}
--- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}, {{ ref('int_launches') }}
+-- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}
+-- depends_on: {{ ref('int_launches') }}
 {{ trendcast.no_rows({
     'series_id': dbt.type_string(), 'expected_date': 'date', 'quantity': trendcast.type_double()
 }) }}
