@@ -502,9 +502,9 @@ final as (
         cast(targets.evidence_periods as integer) as evidence_periods,
         cast(targets.n_neighbours as integer) as n_neighbours,
         {% for name in trendcast.quantile_levels() %}
-        targets.share * distributions.{{ name }} as {{ name }},
+        cast(targets.share * distributions.{{ name }} as {{ double }}) as {{ name }},
         {% endfor %}
-        targets.share * distributions.mean as mean
+        cast(targets.share * distributions.mean as {{ double }}) as mean
     from targets
     inner join distributions
         on
