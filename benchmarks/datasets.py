@@ -318,6 +318,47 @@ def _completejourney(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
     )
 
 
+def _completejourney_products(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
+    """Load the products that sell every few days, by what was known nine months in."""
+    folder = data / "completejourney"
+    connection.execute(
+        f"""
+        create table order_lines as
+        select
+            product_id, quantity, sales_value,
+            cast(transaction_timestamp at time zone 'UTC' at time zone 'America/New_York' as date) as ds
+        from read_parquet('{folder}/transactions.parquet') as sales
+        where quantity > 0 and product_id in (
+            select product_id from read_parquet('{folder}/transactions.parquet')
+            where transaction_timestamp < date '2017-09-01' group by 1 having count(*) >= 100
+        ) and product_id in (
+            select product_id from read_parquet('{folder}/products.parquet')
+            where product_category not in ('COUPON/MISC ITEMS', 'FUEL')
+        )
+        """
+    )
+    connection.execute(
+        f"""
+        create table products as
+        select product_id, department, product_category as category, cast(manufacturer_id as varchar) as brand
+        from read_parquet('{folder}/products.parquet')
+        """
+    )
+    _panel(
+        connection,
+        """
+        select cast(series.product_id as varchar) as unique_id, cast(days.ds as date) as ds, coalesce(sum(order_lines.quantity), 0) as y
+        from (select product_id, min(ds) as first_ds from order_lines group by 1) as series
+        cross join (
+            select unnest(generate_series((select min(ds) from order_lines), (select max(ds) from order_lines), interval 1 day)) as ds
+        ) as days
+        left join order_lines on series.product_id = order_lines.product_id and days.ds = order_lines.ds
+        where days.ds >= series.first_ds
+        group by 1, 2
+        """,
+    )
+
+
 def _dominicks(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
     # Weeks are counted from the one that began on Thursday 1989-09-14; here they begin on the Monday after.
     connection.execute(
@@ -471,6 +512,28 @@ DATASETS = {
                 },
                 "series_key": ["category"],
                 "static_attributes": ["department"],
+            },
+        ),
+        DataSet(
+            "completejourney_products",
+            "day",
+            28,
+            7,
+            _completejourney_products,
+            lines="select product_id, ds, quantity as y, sales_value as revenue from order_lines",
+            vars={
+                "products_table": "products",
+                "product_columns": {
+                    c: c for c in ("product_id", "department", "category", "brand")
+                },
+                "order_columns": {
+                    "product_id": "product_id",
+                    "ordered_at": "ds",
+                    "quantity": "y",
+                    "revenue": "revenue",
+                },
+                "series_key": ["product_id"],
+                "static_attributes": ["category", "department", "brand"],
             },
         ),
     )

@@ -226,33 +226,38 @@ def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[
     return Shop(copy, json.loads((copy / "vars.json").read_text()))
 
 
+def shop_vars(lines: pa.Table, products: pa.Table | None = None, **vars: Any) -> dict[str, Any]:
+    """Return the vars of a small shop whose tables are in the schema ``raw``; columns with canonical names are mapped."""
+    settings: dict[str, Any] = {
+        "shop_schema": "raw",
+        "orders_table": "order_lines",
+        "products_table": None,
+        "promotions_table": None,
+        "order_columns": {name: name for name in ORDER_COLUMNS if name in lines.column_names},
+        "order_scope": None,
+        "order_timezone": None,
+        "series_key": ["product_id"],
+        "static_attributes": [],
+        "horizon": 7,
+        "backtest_folds": 1,
+    }
+    if products is not None:
+        settings["products_table"] = "products"
+        settings["product_columns"] = {name: name for name in products.column_names}
+    return settings | vars
+
+
 @pytest.fixture(scope="session")
 def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
     """Return ``make(order_lines, products=None, **vars)``; columns with canonical names are mapped."""
 
     def make(order_lines: Rows, products: Rows = None, **vars: Any) -> Shop:
         lines = as_table(order_lines)
-        settings: dict[str, Any] = {
-            "shop_schema": "raw",
-            "orders_table": "order_lines",
-            "products_table": None,
-            "promotions_table": None,
-            "order_columns": {name: name for name in ORDER_COLUMNS if name in lines.column_names},
-            "order_scope": None,
-            "order_timezone": None,
-            "series_key": ["product_id"],
-            "static_attributes": [],
-            "horizon": 7,
-            "backtest_folds": 1,
-        }
-        if products is not None:
-            columns = as_table(products).column_names
-            settings["products_table"] = "products"
-            settings["product_columns"] = {name: name for name in columns}
-        shop = Shop(tmp_path_factory.mktemp("shop"), settings | vars)
+        listed = None if products is None else as_table(products)
+        shop = Shop(tmp_path_factory.mktemp("shop"), shop_vars(lines, listed, **vars))
         shop.write("order_lines", lines)
-        if products is not None:
-            shop.write("products", products)
+        if listed is not None:
+            shop.write("products", listed)
         return shop
 
     return make

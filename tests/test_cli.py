@@ -30,7 +30,18 @@ from trendcast.project import Project, read_output
 from trendcast.summary import print_checks, print_runs
 
 COMMANDS = (
-    *("demo", "init", "run", "train", "forecast", "backtest", "tune", "customers", "whatif"),
+    *(
+        "demo",
+        "prepare",
+        "init",
+        "run",
+        "train",
+        "forecast",
+        "backtest",
+        "tune",
+        "customers",
+        "whatif",
+    ),
     *("runs", "doctor", "audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
@@ -110,7 +121,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["runs", "--vars", "{horizon: [14"], "--vars is not YAML"),
         (["runs", "--project-dir", "nowhere"], "No dbt_project.yml in"),
         (["runs", "--profiles-dir", "nowhere"], "No profiles.yml in nowhere"),
-        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb."),
+        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb, postgres."),
     ],
 )
 def test_wrong_usage(args: list[str], told: str) -> None:
@@ -125,7 +136,9 @@ def test_unknown_model_suggests_and_lists_the_valid_ones(small_run: Shop) -> Non
     done = small_run.run("run", "--model", "ridge", "--model", "lstmm")
     assert done.returncode == 2
     assert "Unknown model 'lstmm'. Did you mean 'lstm'?" in done.stderr
-    assert "Valid: seasonal_naive, classical, ridge, lightgbm, lstm, ensemble" in done.stderr
+    assert (
+        "Valid: seasonal_naive, analogy, classical, ridge, lightgbm, lstm, ensemble" in done.stderr
+    )
 
 
 def test_a_selection_of_nothing_lists_what_there_is(small_run: Shop) -> None:
@@ -326,9 +339,12 @@ def test_a_step_says_what_it_wrote(small_run: Shop, copied: Callable[[Shop], Sho
 def test_run_serves_every_series_of_the_demo(demo_run: Shop) -> None:
     (run,) = demo_run.query("select * from analytics_trendcast.runs")
     assert (run["status"], run["command"]) == ("committed", "run")
-    assert json.loads(run["models"]) == MODELS
+    assert json.loads(run["models"]) == [MODELS[0], "analogy", *MODELS[1:]]
     n = run["n_series"]
-    assert run["forecasts_rows"] == len(MODELS) * n * run["horizon"]
+    (new,) = demo_run.query(
+        "select count(*) as n from analytics_trendcast.ftr_analogy where fold = 0"
+    )
+    assert run["forecasts_rows"] == len(MODELS) * n * run["horizon"] + new["n"]
     (served,) = demo_run.query(
         "select count(distinct series_id) as n, count(*) as rows from analytics_marts.fct_forecasts"
     )

@@ -36,6 +36,12 @@ class Package:
     def settings(self) -> dict[str, str]:
         return {"measure": "quantity", "grain": "day"}
 
+    def measures(self) -> list[str]:
+        return ["quantity"]
+
+    def by_measure(self, expressions: dict[str, str], column: str) -> str:
+        return expressions["quantity"]
+
 
 @pytest.fixture(scope="module")
 def macros() -> Package:

@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_used(workspace: Workspace, folder: Path) -> Non
     with pytest.raises(WarehouseError, match="cannot be written.*--to"):
         publish.publish(workspace, file)
     workspace.output["type"] = "postgres"
-    with pytest.raises(UsageError, match="copies a DuckDB file"):
+    with pytest.raises(UsageError, match="runs on duckdb; the target is postgres.*point them at"):
         publish.publish(workspace)
 
 

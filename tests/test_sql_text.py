@@ -24,7 +24,8 @@ SQL = re.compile(
 )
 # Functions that return SQL: those that quote, dbt's own rendering of a relation, and those whose own f-strings are read here.
 SAFE_CALLS = {
-    *("quote", "literal", "relation", "safe_cast"),
+    *("quote", "literal", "relation", "safe_cast", "text_order"),
+    *("_period_start", "_periods_between"),
     *(
         "_inside",
         "_at",
@@ -75,7 +76,6 @@ REVIEWED = {
             "products",
             "catalogue",
             "keys",
-            "grain",
         ),  # made of these; a setting dbt checked
     },  # the mappings in the vars; names of ours
     "design.py": {
@@ -106,6 +106,7 @@ REVIEWED = {
     },
     "session.py": {"mart", "' and '.join(conditions)", "order"},  # names of ACCURACY_BY
     "warehouse/duckdb.py": {"relation", "expression", "data_type"},
+    "warehouse/postgres.py": {"relation", "', '.join([expression, *digits])", "data_type"},
 }
 
 

@@ -81,6 +81,8 @@ def test_no_var_takes_a_value_of_another_type(name: str) -> None:
         ({"series_key": "sku"}, "a list of names; came: 'sku'"),
         ({"series_key": [1]}, "a list of names; came: [1]"),
         ({"models": ["ridge", None]}, "a list of names"),
+        ({"measure": []}, "a name or a list of names; came: []"),
+        ({"measure": ["quantity", 3]}, "a name or a list of names; came"),
         ({"windows": [7, "28", 91]}, "a list of three whole numbers or null; came"),
         ({"demand_groups": ["department"]}, "a list of lists of names or null"),
         ({"cutoff": "last friday"}, "a date like '2026-01-31' or null; came: 'last friday'"),

@@ -245,12 +245,13 @@ create table dim_series as
     select * from (values ('tea', 'food'), ('jam', 'food'), ('mug', 'ware'), ('new', 'ware')) as t (series_id, category);
 create table int_cumulated_forecasts as
     select 0 as fold, series_id, date '2024-01-01' as cutoff, date '2024-01-29' as target_date, 28 as lead,
-        'smooth' as demand_class, 50.0::double as cumulated_mean, 25.0::double as cumulated_variance
+        'smooth' as demand_class, 'quantity' as measure, 50.0::double as cumulated_mean, 25.0::double as cumulated_variance
     from dim_series where series_id <> 'new'
-    union all select 0, 'tea', date '2024-01-01', date '2024-01-02', 1, 'smooth', 1, 1
-    union all select 1, 'tea', date '2023-01-01', date '2023-01-29', 28, 'smooth', 9, 9;
+    union all select 0, 'tea', date '2024-01-01', date '2024-01-02', 1, 'smooth', 'quantity', 1, 1
+    union all select 1, 'tea', date '2023-01-01', date '2023-01-29', 28, 'smooth', 'quantity', 9, 9;
 create table int_sum_spread as
-    select * from (values (0, 'smooth', 28, 2.0::double), (0, 'smooth', 1, 9.0), (1, 'smooth', 28, 9.0))
+    select *, 'quantity' as measure
+    from (values (0, 'smooth', 28, 2.0::double), (0, 'smooth', 1, 9.0), (1, 'smooth', 28, 9.0))
         as t (fold, demand_class, periods, variance_factor);
 create table fct_forecasts as
     select series_id, lead, case when series_id <> 'jam' then 'r1' end as run_id, 'ridge' as model

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trendcast.dbt import FEATURES
-from trendcast.errors import DataError, UsageError
+from trendcast.errors import DataError
 from trendcast.project import Project, profile_name
-from trendcast.warehouse import connect, literal, quote
+from trendcast.warehouse import connect, literal, quote, require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +39,10 @@ COMPARED = {
     "ftr_static": None,
     "ftr_category": 0,
 }
+# Forecasts made in SQL, one set per cutoff: compared where both builds have a cutoff that is no later than the cut.
+FORECASTS = ("ftr_baseline", "ftr_analogy")
 # Columns that tell builds apart, and say nothing of what was known.
-UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with'))"
+UNCOMPARED = "columns(lambda c: c not in ('built_at', 'built_with', 'fold'))"
 CUT_OFF, AS_LOADED, ABSURD_FUTURE = "cut off", "as loaded", "absurd future"
 ABSURD = 997  # what quantities after the cut are multiplied with, at most
 
@@ -74,11 +76,9 @@ def audit(workspace: Workspace, *, cuts: int = 1, seed: int | None = None) -> li
     DataError
         The history is too short to cut.
     """
-    if workspace.output.get("type") != "duckdb":
-        raise UsageError(
-            f"`trendcast audit` runs on duckdb; the target is {workspace.output.get('type')}. "
-            "Audit the same dbt project on a DuckDB copy of the order lines."
-        )
+    require_duckdb(
+        workspace.output, "audit", "Audit the same dbt project on a DuckDB copy of the order lines."
+    )
     found = []
     with tempfile.TemporaryDirectory(prefix="trendcast_audit_") as folder:
         whole = build(workspace, Path(folder), "whole", {})
@@ -128,9 +128,10 @@ def _loaded_before(cut: str) -> str:
 def _late_series(whole: Build, cut: str) -> str:
     """Query of the series that lines up to a cut came late for."""
     return (
+        f"select series_id from {_inside('whole', whole, 'int_series')} where sales_id in ("
         f"select series_id from {_inside('whole', whole, 'int_order_lines_checked')} "
         f"where order_date <= date {literal(cut)} and series_id is not null "
-        f"and (loaded_at is null or loaded_at >= timestamp {literal(_loaded_before(cut))})"
+        f"and (loaded_at is null or loaded_at >= timestamp {literal(_loaded_before(cut))}))"
     )
 
 
@@ -236,8 +237,10 @@ def compare(
     """
     found = []
     with _both(whole, other) as warehouse:
-        for model, horizons in COMPARED.items():
-            condition = _known(whole, model, cut_t, horizons)
+        for model in (*COMPARED, *FORECASTS):
+            condition = _known(whole, model, cut_t, COMPARED.get(model))
+            if model in FORECASTS:
+                condition = _made_by(whole, other, cut_t)
             if without:
                 if "series_id" not in warehouse.columns(_inside("whole", whole, model)):
                     continue
@@ -254,6 +257,8 @@ def compare(
                     + (select count(*) from (from {sides[1]} except all from {sides[0]})) as differing
                 """
             ).to_pylist()[0]
+            if model in FORECASTS and not (row["compared"] or row["differing"]):
+                continue  # no cutoff in common, or no series for it
             columns = _differing(warehouse, sides, model) if row["differing"] else []
             found.append({"model": model, **row, "columns": columns})
     return found
@@ -270,6 +275,15 @@ def _known(whole: Build, model: str, cut_t: int, horizons: int | None) -> str:
     return " and ".join(conditions)
 
 
+def _made_by(whole: Build, other: Build, cut_t: int) -> str:
+    """Condition on the rows of a forecast that were made by the cut, at a cutoff of both builds."""
+    cutoffs = " and ".join(
+        f"cutoff_t in (select cutoff_t from {_inside(alias, one, 'int_cutoffs')})"
+        for alias, one in (("whole", whole), ("other", other))
+    )
+    return f"cutoff_t <= {cut_t} and {cutoffs}"
+
+
 def _inside(alias: str, one: Build, model: str) -> str:
     """Relation name of a model in an attached warehouse."""
     _, rest = one.project.relation(model).split(".", 1)
@@ -278,7 +292,11 @@ def _inside(alias: str, one: Build, model: str) -> str:
 
 def _differing(warehouse: Warehouse, sides: list[str], model: str) -> list[str]:
     """Names of the columns that differ where the keys are the same."""
-    keys = [k for k in ("series_id", "category", "t") if k in warehouse.columns(sides[0])]
+    keys = [
+        k
+        for k in ("series_id", "category", "t", "cutoff_t", "lead")
+        if k in warehouse.columns(sides[0])
+    ]
     columns = [c for c in warehouse.columns(sides[0]) if c not in keys]
     counts = ", ".join(
         f"count(case when a.{quote(c)} is distinct from b.{quote(c)} then 1 end) as {quote(c)}"

@@ -57,8 +57,13 @@ def check_orders(warehouse: Warehouse, project: Project) -> dict[str, Any] | Non
         return None
     orders = project.orders
     if not warehouse.exists(orders):
-        if project.orders_schema == DEMO_SCHEMA:
+        if project.orders_schema == DEMO_SCHEMA and warehouse.engine == "duckdb":
             return None  # dbt's first build loads the demo shop
+        if project.orders_schema == DEMO_SCHEMA:
+            raise DataError(
+                f"The demo shop is not in the warehouse, and dbt on {warehouse.engine} cannot load it: `trendcast demo` does. For "
+                "orders of your own set the vars shop_schema and orders_table."
+            )
         raise DataError(
             f"The order lines {orders} do not exist in the warehouse. Set the vars shop_schema and orders_table "
             "to where they are."
@@ -215,16 +220,17 @@ def count_periods(
     until = min([today, *(dt.date.fromisoformat(str(vars[n])[:10]) for n in PAST if vars[n])])
     keys = ", ".join(f"cast({column} as varchar)" for column in key)
     grain = settings.grain
+    first, last = (_period_start(date, grain) for date in ("first_d", "whole.last_d"))
     found: dict[str, Any] = warehouse.query(
         f"""
         with dated as (
             select
                 cast(order_date as date) as d,
-                date_trunc('{grain}', cast(order_date as date)) as period,
+                {_period_start("cast(order_date as date)", grain)} as period,
                 row({keys}) as series,
                 order_date > ? as is_ahead
             from {lines} as lines {catalogue}
-            where order_date >= cast(? as date)
+            where order_date >= ?
         ),
         -- One pass: by period, by series, and all.
         grouped as (
@@ -244,8 +250,8 @@ def count_periods(
             where not_by_period = 0 and first_d is not null
         ),
         apart as (
-            select before, date_diff('{grain}', before, period) as steps, date_diff('day', before, period) as days
-            from periods
+            select before, {_periods_between("before", "period", grain)} as steps, period - before as days
+            from periods where before is not null
         ),
         whole as (
             select * from grouped where not_by_period = 1 and not_by_series = 1
@@ -258,17 +264,32 @@ def count_periods(
             whole.last_d,
             whole.n_ahead,
             (select count(*) from periods) as n_periods,
-            (select coalesce(sum(steps - 1), 0)::bigint from apart) as n_empty,
+            (select cast(coalesce(sum(steps - 1), 0) as bigint) from apart) as n_empty,
             (select max(steps) from apart) as longest,
-            (select cast(arg_max(before, steps) as date) from apart) as gap_after,
-            (select median(days) from apart) as days_apart,
+            (select before from apart order by steps desc, before limit 1) as gap_after,
+            (select percentile_cont(0.5) within group (order by days) from apart) as days_apart,
             (select count(*) from begun) as n_series,
-            (select sum(date_diff('{grain}', first_d, whole.last_d) + 1)::bigint from begun) as n_rows
+            (select cast(sum({_periods_between(first, last, grain)} + 1) as bigint) from begun) as n_rows
         from whole
         """,
-        [until, vars["min_order_date"]],
+        [until, dt.date.fromisoformat(str(vars["min_order_date"])[:10])],
     ).to_pylist()[0]
     return found | {"until": until}
+
+
+def _period_start(date: str, grain: str) -> str:
+    """SQL of the first day of a date's period."""
+    return f"cast(date_trunc('{grain}', {date}) as date)"
+
+
+def _periods_between(first: str, last: str, grain: str) -> str:
+    """SQL of the periods from one first day to another."""
+    if grain == "month":
+        years = f"extract(year from {last}) - extract(year from {first})"
+        months = f"extract(month from {last}) - extract(month from {first})"
+        return f"cast(12 * ({years}) + {months} as bigint)"
+    days = {"day": 1, "week": 7}[grain]
+    return f"cast(({last} - {first}) / {days} as bigint)"
 
 
 # --- Data contracts ---
@@ -281,6 +302,7 @@ MAPPINGS = {
     "prices": "price_columns",
     "reviews": "review_columns",
     "inventory": "inventory_columns",
+    "launches": "launch_columns",
     "exchange_rates": "exchange_rate_columns",
     "supply": "supply_columns",
     "purchase_orders": "purchase_order_columns",

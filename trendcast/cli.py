@@ -233,7 +233,14 @@ def demo(
         file=sys.stderr,
         flush=True,
     )
+    session.load_demo()
     return session.run()
+
+
+@_command("print_prepared", example="trendcast prepare && dbt build")
+def prepare(session: Session) -> Any:
+    """Make what dbt alone cannot make on a server: functions, public holidays. A run does so too; on DuckDB there is nothing."""
+    return session.prepare()
 
 
 @app.command(

@@ -102,6 +102,10 @@ class Dbt:
         """Install the packages of ``packages.yml``, as `dbt deps` does."""
         self._run(["deps"])
 
+    def prepare(self) -> None:
+        """Make what the engine needs beside its own functions; see the macro prepare_engine."""
+        self._run(["run-operation", "trendcast.prepare_engine"])
+
     def compile(self, select: Sequence[str]) -> None:
         """Render the SQL of what ``select`` names, under ``compiled`` of the artefacts, and run none of it."""
         self._run(["compile", "--select", *select])

@@ -241,7 +241,7 @@ class Design:
         self.static_numbers = [c.name for c in numbers if c.name not in texts]
         listed = ", ".join(quote(name) for name in ["series_id", *texts, *self.static_numbers])
         table = features.query(
-            f"select {listed} from {features.relation('ftr_static')} order by series_id"
+            f"select {listed} from {features.relation('ftr_static')} order by {features.text_order('series_id')}"
         )
         self.series_id: list[str] = table.column("series_id").to_pylist()
         #: Sorted values of each category; a code is a position among them.

@@ -29,7 +29,7 @@ from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
 from trendcast.publish import CURRENT, DATABASE, STORAGE_VERSION, default_folder, served
 from trendcast.vars import resolved_vars
-from trendcast.warehouse import connect, quote
+from trendcast.warehouse import connect, is_server, place, quote
 
 if TYPE_CHECKING:
     from trendcast.project import Project
@@ -46,7 +46,7 @@ COARSER = {"day": (6, "week"), "week": (27, "month")}
 DATED = {
     **{"inventory": ("date", 7), "exchange_rates": ("date", 31), "reviews": ("reviewed_at", None)},
     **{"prices": ("start_date", None), "promotions": ("end_date", None), "events": ("date", None)},
-    "purchase_orders": ("expected_date", None),
+    **{"purchase_orders": ("expected_date", None), "launches": ("launch_date", None)},
 }
 # What a run takes at its peak, measured: see `memory_needed`. Copies: those made while reading are among them.
 LIBRARIES_GB = 1.3
@@ -93,7 +93,7 @@ def examine(
     note(
         "profile",
         "ok",
-        f"{profiles_dir / 'profiles.yml'}: {output['type']} {output.get('path', '')}",
+        f"{profiles_dir / 'profiles.yml'}: {output['type']} {place(output)}",
     )
     path = output.get("path")
     if path and not Path(path).exists():
@@ -108,12 +108,15 @@ def examine(
         connect(output, read_only=False).close()
     except TrendcastError as error:
         remedy = (
-            "Wait for the process that holds it or stop it; for a file that is no warehouse of this DuckDB, correct the profile's "
-            "path, or `pip install -U duckdb` where a newer one wrote it."
+            "Start the server, or correct the profile's host, port, user, password and dbname."
+            if is_server(output)
+            else "Wait for the process that holds it or stop it; for a file that is no warehouse of this DuckDB, correct the "
+            "profile's path, or `pip install -U duckdb` where a newer one wrote it."
         )
         note("warehouse", "fail", str(error), remedy)
         return found
-    note("warehouse", "ok", f"{path} opens for writing; nobody holds it")
+    held = "" if is_server(output) else "; nobody holds it"
+    note("warehouse", "ok", f"{place(output)} opens for writing{held}")
     try:
         workspace = Workspace.open(
             project_dir=project_dir,
@@ -133,6 +136,14 @@ def examine(
         f"models {', '.join(settings.models)}",
     )
     with workspace.connect() as warehouse:
+        if not warehouse.is_prepared():
+            note(
+                "engine",
+                "warn",
+                f"the functions that SQL needs on {warehouse.engine} are not there yet",
+                "`trendcast prepare` makes them, as does `trendcast run`; then this again.",
+            )
+            return found
         _storage(warehouse, note)
         _orders(workspace, warehouse, resolved_vars(project_dir, vars), note)
         _ledger(workspace, warehouse, note)
@@ -327,7 +338,8 @@ def _grain(project: Project, counted: dict[str, Any], note: Note) -> None:
 
 def _size(workspace: Workspace, warehouse: Warehouse, counted: dict[str, Any], note: Note) -> None:
     """Say how many series there are and what memory a run takes, beside what there is."""
-    project, limit = workspace.project, warehouse.about()["memory_limit"] / 1e9
+    project, memory = workspace.project, warehouse.about()["memory_limit"]
+    limit = memory / 1e9 if memory else 0.0
     n_series, rows, about = counted["n_series"], counted["n_rows"], "about "
     if warehouse.exists(project.relation("ftr_history")):
         built = warehouse.query(
@@ -366,8 +378,9 @@ def memory_needed(
     wide = len(project.with_role(*roles, wide=True))
     needed = {
         "libraries": LIBRARIES_GB,
-        "DuckDB": min(duckdb_limit, TABLE_COPIES * 8 * rows * wide / 1e9),
     }
+    if duckdb_limit:  # the memory of a server is not this machine's
+        needed["DuckDB"] = min(duckdb_limit, TABLE_COPIES * 8 * rows * wide / 1e9)
     if "lightgbm" in settings.models:
         trees = LightGBMConfig.from_settings(settings.lightgbm or {})
         sample = min(trees.max_rows, n_series * settings.horizon * trees.train_cutoffs)

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 
 from trendcast.errors import DataError
 from trendcast.models.base import QUANTILES, pinball, read_artifact
+from trendcast.models.by_measure import of_measure
 from trendcast.models.tables import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ STEPS = 120
 # month favours the next may not, however many rows it has.
 PRIOR_ROWS = 2_000
 PRIOR_HORIZONS = 4
+# A new series' own forecast is worth as much as its neighbours' from this part of the medium window on.
+PRIOR_SHARE = 2.0
 EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
 SCALE_LIMITS = (0.5, 2.0)
 # A member counts for a series as its relative loss there to this power; one that lost a twentieth is no better known
@@ -408,6 +411,45 @@ class Backtest:
         return found, combined
 
 
+class Ensembles:
+    """The ensemble of each measure; with one measure that one.
+
+    Parameters
+    ----------
+    parts
+        Measure to its ensemble, all of the same members.
+    """
+
+    def __init__(self, parts: Mapping[str, Ensemble]) -> None:
+        self.parts = dict(parts)
+        self.members = next(iter(self.parts.values())).members
+
+    def weights_table(self, n_buckets: int) -> pa.Table:
+        """Return one row per measure, demand class, lead bucket and member."""
+        return pa.concat_tables(
+            of_measure(part.weights_table(n_buckets), measure)
+            for measure, part in self.parts.items()
+        )
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write ``ensemble.json``; of several measures into a folder of each."""
+        files = []
+        for measure, part in self.parts.items():
+            folder = self._folder(directory, measure, list(self.parts))
+            folder.mkdir(exist_ok=True)
+            files += part.save(folder)
+        return files
+
+    @classmethod
+    def load(cls, directory: Path, measures: Sequence[str]) -> Ensembles:
+        """Read what ``save`` wrote."""
+        return cls({m: Ensemble.load(cls._folder(directory, m, measures)) for m in measures})
+
+    @staticmethod
+    def _folder(directory: Path, measure: str, measures: Sequence[str]) -> Path:
+        return directory if len(measures) == 1 else directory / measure
+
+
 def table_of(keys: pa.Table, mean: Array, quantiles: Array) -> pa.Table:
     """Return forecasts as a table with the ledger's columns, keys as in another model's table."""
     columns = {name: keys.column(name) for name in ("series_id", "cutoff", "target_date", "lead")}
@@ -415,6 +457,74 @@ def table_of(keys: pa.Table, mean: Array, quantiles: Array) -> pa.Table:
     for k, name in enumerate(QUANTILE_NAMES):
         columns[name] = pa.array(np.ascontiguousarray(quantiles[:, k]))
     return pa.table(columns)
+
+
+def drawn_to_neighbours(
+    table: pa.Table,
+    explained: pa.Table | None,
+    analogy: pa.Table,
+    prior_periods: float,
+    *,
+    counts: bool,
+) -> tuple[pa.Table, pa.Table | None]:
+    """Draw forecasts of series with little history to those by analogy, and their explanations with them.
+
+    With n periods of evidence the ensemble counts n / (n + ``prior_periods``), credibility's formula (Buhlmann, Experience
+    rating and credibility, ASTIN Bulletin 1967): its members take a mean since the first sale for the level, and a few
+    periods are not enough to weigh them. Quantiles are averaged as the members' are.
+
+    Parameters
+    ----------
+    table
+        The ensemble's forecasts, ordered by series and lead.
+    explained
+        Their explanations, None for a backtest.
+    analogy
+        series_id, lead, mean, the quantiles and evidence_periods; ordered alike, of the series in question alone.
+    counts
+        Demand comes in whole units.
+    """
+    if not len(analogy):
+        return table, explained
+    names = pc.unique(analogy.column("series_id").combine_chunks())
+    here, there = _row_keys(table, names), _row_keys(analogy, names)
+    rows = np.flatnonzero(here >= 0)
+    # Folds closer together than the horizon lack leads here, never there.
+    at = np.minimum(np.searchsorted(there, here[rows]), len(there) - 1)
+    kept = there[at] == here[rows]
+    rows, at = rows[kept], at[kept]
+    n = _floats(analogy, "evidence_periods")[at]
+    share = n / (n + prior_periods)
+    columns = {name: table.column(name) for name in table.column_names}
+    borrowed = (1 - share) * _floats(analogy, "mean")[at]
+    for name in ("mean", *QUANTILE_NAMES):
+        values = _floats(table, name).copy()
+        mixed = share * values[rows] + (1 - share) * _floats(analogy, name)[at]
+        values[rows] = np.rint(mixed) if counts and name != "mean" else mixed
+        columns[name] = pa.array(values)
+    drawn = pa.table(columns)
+    if explained is None:
+        return drawn, None
+    parts, order = _row_keys(explained, names), here[rows]
+    found = np.flatnonzero(parts >= 0)
+    where = np.minimum(np.searchsorted(order, parts[found]), max(len(order) - 1, 0))
+    contribution = _floats(explained, "contribution").copy()
+    contribution[found] *= share[where]
+    explained = explained.set_column(
+        explained.column_names.index("contribution"), "contribution", pa.array(contribution)
+    ).filter(pa.array(contribution != 0))
+    keys = table.select(["series_id", "cutoff", "target_date", "lead"]).take(
+        pa.array(rows[borrowed != 0])
+    )
+    keys = keys.append_column("component", pa.repeat(pa.scalar("analogy"), len(keys)))
+    keys = keys.append_column("contribution", pa.array(borrowed[borrowed != 0]))
+    return drawn, pa.concat_tables([explained, keys.select(explained.column_names)])
+
+
+def _row_keys(table: pa.Table, names: pa.Array) -> IntArray:
+    """Return a number per series and lead, ascending as they do, [R]; below 0 for series that are not among the names."""
+    code = pc.fill_null(pc.index_in(table.column("series_id"), names), -1).to_numpy()
+    return np.where(code < 0, -1, code.astype(np.int64) * 100_000 + table.column("lead").to_numpy())
 
 
 # --- The small sums ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trendcast.errors import DataError, UsageError
 from trendcast.portfolio import listed, narrowed
-from trendcast.warehouse import quote
+from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,6 +20,15 @@ if TYPE_CHECKING:
     from trendcast.panel import Panel
     from trendcast.project import Project
     from trendcast.warehouse import Warehouse
+
+
+# Models with a row or more per series, which are narrowed to a measure's.
+BY_SERIES = (
+    *("int_series", "ftr_history", "ftr_known", "ftr_static"),
+    *("ftr_cutoff", "ftr_design", "ftr_baseline", "ftr_analogy"),
+)
+# Columns that name a series, and not what it is like.
+NAMING = ("series_id", "measure")
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,14 @@ class Features:
         self._warehouse = warehouse
         self.project = project
         self.settings = project.settings
+        self._of: dict[str, Features] = {}
 
     def with_settings(self, **changes: Any) -> Features:
         """Return the same features under other settings; what has been read is not read again."""
         other = copy(self)
         other.settings = replace(self.settings, **changes)
         other.project = replace(self.project, settings=other.settings)
+        other._of = {measure: part.with_settings(**changes) for measure, part in self._of.items()}
         return other
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
@@ -67,18 +77,46 @@ class Features:
         """Make a small table readable under ``name`` in later queries."""
         self._warehouse.lookup(name, rows)
 
-    @contextmanager
-    def lent(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Make a large table readable under ``name`` in the queries inside, and let go of it after."""
-        self._warehouse.lookup(name, rows)
-        try:
-            yield
-        finally:
-            self._warehouse.lookup(name, rows.slice(0, 0))
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
+        return self._warehouse.compute(sql, tables)
+
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does."""
+        return self._warehouse.text_order(expression)
 
     def relation(self, name: str) -> str:
         """Return the rendered relation name of a feature model."""
         return self.project.relation(name)
+
+    def of(self, measure: str) -> Features:
+        """Return the features of one measure's series: what a model is given, for models learn one measure at a time.
+
+        Where there is no other these are all features; else its relations are views on this connection.
+        """
+        measures = self.settings.measures
+        if measures == (measure,):
+            return self
+        if measure not in self._of:
+            relations = dict(self.project.relations)
+            # A launch that has not sold is no series yet; it is of the leading measure.
+            others = "not in" if measure == measures[0] else "in"
+            differs = "<>" if measure == measures[0] else "="
+            mine = (
+                f"series_id {others} (select series_id from {self.relation('int_series')} "
+                f"where measure {differs} {literal(measure)})"
+            )
+            for name in BY_SERIES:
+                view = quote(f"{name} of {measure}")
+                self._warehouse.execute(
+                    f"create or replace temporary view {view} as "
+                    f"select * from {self.relation(name)} where {mine}"
+                )
+                relations[name] = view
+            settings = replace(self.settings, measure=measure, measures=(measure,))
+            project = replace(self.project, relations=relations, settings=settings)
+            self._of[measure] = Features(self._warehouse, project)
+        return self._of[measure]
 
     @cached_property
     def cutoffs(self) -> list[Cutoff]:
@@ -105,6 +143,12 @@ class Features:
         return int(self.query(sql).column("first_t")[0].as_py())
 
     @cached_property
+    def series_id(self) -> pa.Array:
+        """Ids of the series, sorted."""
+        sql = f"select series_id from {self.relation('int_series')} order by series_id"
+        return self.query(sql).column("series_id").combine_chunks()
+
+    @cached_property
     def n_series(self) -> int:
         """Series in the panel."""
         sql = f"select count(*) as n from {self.relation('int_series')}"
@@ -120,7 +164,9 @@ class Features:
         """
         relation = self.relation("ftr_static")
         condition = narrowed(self._warehouse, relation, where)
-        found = self.query(f"select series_id from {relation} where {condition} order by series_id")
+        found = self.query(
+            f"select series_id from {relation} where {condition} order by {self.text_order('series_id')}"
+        )
         if not len(found):
             asked = ", ".join(f"{c}={'|'.join(listed(v))}" for c, v in where.items())
             raise UsageError(f"No series has all of {asked}; each of them has some.")
@@ -136,7 +182,7 @@ class Features:
             left join {self.relation("ftr_history")} as history
                 on baseline.series_id = history.series_id and baseline.target_t = history.t
             where baseline.cutoff_t = ?
-            order by baseline.series_id, baseline.lead
+            order by {self.text_order("baseline.series_id")}, baseline.lead
             """,
             [cutoff_t],
         )
@@ -165,22 +211,23 @@ class Features:
         by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
         by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
         static = self.static_columns
+        series, known_series = map(self.text_order, ("series_id", "known.series_id"))
         history_columns = ", ".join(
             ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
         )
         return Panel.from_arrow(
             self.query(
-                f"select {history_columns} from {self.relation('ftr_history')} order by series_id, t"
+                f"select {history_columns} from {self.relation('ftr_history')} order by {series}, t"
             ),
             self.query(
                 f"select known.series_id, known.t, {', '.join([*by_series, *by_date])} "
                 f"from {self.relation('ftr_known')} as known "
                 f"inner join {self.relation('ftr_calendar')} as calendar on known.t = calendar.t "
-                "order by known.series_id, known.t"
+                f"order by {known_series}, known.t"
             ),
             self.query(
                 f"select {', '.join(['series_id', *map(quote, static)])} "
-                f"from {self.relation('ftr_static')} order by series_id"
+                f"from {self.relation('ftr_static')} order by {series}"
             ),
             Roles(
                 history={c.name: c.unit for c in history if c.role == "history"},
@@ -199,5 +246,5 @@ class Features:
         text = ("VARCHAR", "TEXT", "STRING")
         columns = self._warehouse.columns(relation)
         return [
-            name for name, kind in columns.items() if name != "series_id" and kind.upper() in text
+            name for name, kind in columns.items() if name not in NAMING and kind.upper() in text
         ]

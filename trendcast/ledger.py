@@ -43,8 +43,14 @@ ROW_TABLES = (
     *("scenarios", "tuning_trials"),
 )
 # Shape of the ledger. 2 added ledger_version and inputs to runs, 3 series_filter, 4 the table scenarios and its count, 5 the same of
-# tuning_trials; dbt adds tables and columns to a ledger that lacks them.
-LEDGER_VERSION = 5
+# tuning_trials, 6 the measure to coefficients and weights; dbt adds tables and columns to a ledger that lacks them.
+LEDGER_VERSION = 6
+# Tables whose rows are of no series, and so say themselves what measure they are of.
+MEASURED = ("coefficients", "weights")
+_OLDER = (
+    "The ledger was made by an older trendcast: {relation} has no {missing}. "
+    "Run `dbt build --select tag:trendcast_ledger` or `trendcast run`, which add them and keep every row."
+)
 # Marks the folder of a run under way. Only folders with it are ever swept away: the folder of model files
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
@@ -560,11 +566,14 @@ def require_tables(warehouse: Warehouse, project: Project) -> None:
     missing = needed - set(warehouse.columns(project.relation("runs")))
     if missing:
         raise WarehouseError(
-            f"The ledger was made by an older trendcast: {project.relation('runs')} has no {', '.join(sorted(missing))}. "
-            "Run `dbt build --select tag:trendcast_ledger` or `trendcast run`, which add them and keep every row."
+            _OLDER.format(relation=project.relation("runs"), missing=", ".join(sorted(missing)))
         )
     for table in ROW_TABLES:
         require(table)
+    for table in MEASURED:
+        relation = project.relation(table)
+        if "measure" not in warehouse.columns(relation):
+            raise WarehouseError(_OLDER.format(relation=relation, missing="measure"))
 
 
 def require_known_version(warehouse: Warehouse, project: Project) -> None:

@@ -71,7 +71,7 @@ class Visits:
             select orders.customer_id, orders.order_date, orders.item
             from {project.relation("int_customer_orders")} as orders
             where orders.item in (select item from {project.relation("int_next_purchase_baselines")})
-            order by 1, 2, 3
+            order by {warehouse.text_order("orders.customer_id")}, 2, {warehouse.text_order("orders.item")}
             """
         )
         columns = [found.column(name).combine_chunks() for name in ("customer_id", "item")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import trendcast
-from trendcast import ensemble, ledger, next_purchase
+from trendcast import ensemble, holidays, ledger, next_purchase
 from trendcast import tune as tuning
 from trendcast import whatif as scenarios
 from trendcast.checks import (
+    DEMO_SCHEMA,
     OVERRIDE,
     check_contracts,
     check_orders,
@@ -30,12 +33,14 @@ from trendcast.checks import (
 from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, Stopped, TrendcastError, UsageError, one_of
 from trendcast.features import Features
-from trendcast.models import BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models.by_measure import in_order, of_measure
+from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
 from trendcast.vars import check_vars, resolved_vars
-from trendcast.warehouse import connect
+from trendcast.warehouse import connect, is_server, place, run_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +60,7 @@ LIBRARIES = (
 )
 FINGERPRINTED = (
     *("ftr_history", "ftr_known", "ftr_calendar", "ftr_static"),
-    *("ftr_category", "int_cutoffs"),
+    *("ftr_category", "ftr_analogy", "int_cutoffs"),
 )
 
 
@@ -117,15 +122,15 @@ class Workspace:
         found = [BASELINE, *dict.fromkeys(name for name in chosen if name != BASELINE)]
         if ENSEMBLE in found and len(members(found)) < 2:
             raise UsageError(
-                f"The model {ENSEMBLE} combines others than {BASELINE}, and needs two of them; came: "
+                f"The model {ENSEMBLE} combines others than {BASELINE} and {ANALOGY}, and needs two of them; came: "
                 f"{', '.join(chosen)}. Add models, or leave {ENSEMBLE} out."
             )
         return found
 
 
 def members(names: Sequence[str]) -> list[str]:
-    """Return the models an ensemble of these combines: all but itself and the baseline."""
-    return [name for name in names if name not in (BASELINE, ENSEMBLE)]
+    """Return the models an ensemble of these combines: all but itself, the baseline and what forecasts few series only."""
+    return [name for name in names if name not in (BASELINE, ANALOGY, ENSEMBLE)]
 
 
 def default_artifacts_dir(output: dict[str, Any]) -> Path:
@@ -429,9 +434,9 @@ def _rescore(
         for name in names:
             directory = ledger.verified_directory(workspace.artifacts_dir, trained, name)
             if name == ENSEMBLE:
-                combined = ensemble.Ensemble.load(directory)
+                combined = ensemble.Ensembles.load(directory, features.settings.measures)
                 continue
-            model = create(name)
+            model = create(name, features.settings.measures)
             model.load(directory)
             loaded.append(model)
         _forecast(features, current, loaded, combined, progress, ids)
@@ -444,7 +449,7 @@ def learn(
     names: Sequence[str],
     progress: Progress,
     with_backtest: bool,
-    combined: ensemble.Ensemble | None,
+    combined: ensemble.Ensembles | None,
 ) -> None:
     """Stage all that a run makes of its features; the ensemble given is for a run that does not backtest."""
     if with_backtest:
@@ -456,19 +461,19 @@ def learn(
 
 def _backtest(
     features: Features, current: ledger.Run, names: Sequence[str], progress: Progress
-) -> ensemble.Ensemble | None:
+) -> ensemble.Ensembles | None:
     """Stage every model's forecasts at every fold's cutoff, with what happened beside them.
 
     Returns
     -------
-    Ensemble or None
+    Ensembles or None
         What the folds teach about combining the models, for the last cutoff; None if that is not wanted.
     """
     folds = features.cutoffs[1:]
     actuals = {fold.fold: features.actuals(fold.t) for fold in folds}
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"backtest {name}"):
-            model = create(name)
+            model = create(name, features.settings.measures)
             left = [f for f in folds if not current.has("backtests", fold=f.fold, model=name)]
             if left and not model.refits_each_fold:
                 # Trained once, on what the earliest fold may know: later folds only test it harder.
@@ -482,43 +487,85 @@ def _backtest(
                 if model.refits_each_fold:
                     _fit(model, features, fold.t, progress)
                 rows = model.forecast(features, fold.t)
-                current.stage(
-                    "backtests", _beside(rows, actuals[fold.fold], name), fold=fold.fold, model=name
-                )
+                came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
+                current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
 
     if ENSEMBLE not in names:
         return None
     if current.has_trained(ENSEMBLE):
-        return ensemble.Ensemble.load(current.directory / ENSEMBLE)
+        return ensemble.Ensembles.load(current.directory / ENSEMBLE, features.settings.measures)
     if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):
         current.drop_from(ENSEMBLE)  # each fold builds on the one before, and it costs little
     with progress.phase(f"backtest {ENSEMBLE}"):
-        return _backtest_ensemble(features, current, members(names))
+        return _backtest_ensemble(features, current, names)
 
 
 def _backtest_ensemble(
     features: Features, current: ledger.Run, names: Sequence[str]
-) -> ensemble.Ensemble:
+) -> ensemble.Ensembles:
     """Combine the members' staged forecasts, oldest fold first, each with what only older targets taught."""
     settings = features.settings
+    borrows, names = ANALOGY in names, members(names)
     folds = sorted(features.cutoffs[1:], key=lambda fold: fold.t)
-    counts = features.in_whole_units(folds[0].t)
-    walk = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
+    walks = {}
+    for measure in settings.measures:
+        counts = features.of(measure).in_whole_units(folds[0].t)
+        walks[measure] = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
     for fold in folds:
         tables = [current.staged("backtests", fold=fold.fold, model=name) for name in names]
-        about = tables[0]
-        rows = ensemble.Rows.of(tables, about, settings.lead_bucket, counts=counts)
-        found, combined = walk.score(fold.t, rows)
-        table = ensemble.table_of(about, combined.mean[0], found.finish(combined))
-        for name in ("demand_class", "error_scale", "actual"):
-            table = table.append_column(name, about.column(name))
-        current.stage("backtests", table, fold=fold.fold, model=ENSEMBLE)
-        _stage_weights(features, current, found, fold.fold)
-    return walk.ensemble(features.last_cutoff.t)
+        found, parts = {}, []
+        for measure, walk in walks.items():
+            mine = _of_measure(features, measure, tables)
+            about = mine[0]
+            rows = ensemble.Rows.of(mine, about, settings.lead_bucket, counts=walk.counts)
+            found[measure], combined = walk.score(fold.t, rows)
+            quantiles = found[measure].finish(combined)
+            table = ensemble.table_of(about, combined.mean[0], quantiles)
+            if borrows:
+                table, _ = _drawn(features, measure, fold.t, table, None, counts=walk.counts)
+            for name in ("demand_class", "error_scale", "actual"):
+                table = table.append_column(name, about.column(name))
+            parts.append(table)
+        current.stage("backtests", in_order(parts), fold=fold.fold, model=ENSEMBLE)
+        _stage_weights(features, current, ensemble.Ensembles(found), fold.fold)
+    last = features.last_cutoff.t
+    return ensemble.Ensembles({measure: walk.ensemble(last) for measure, walk in walks.items()})
+
+
+def _of_measure(features: Features, measure: str, tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return the rows of tables that are of a measure's series."""
+    if len(features.settings.measures) == 1:
+        return list(tables)
+    ids = features.of(measure).series_id
+    return [table.filter(pc.is_in(table.column("series_id"), ids)) for table in tables]
+
+
+def _drawn(
+    features: Features,
+    measure: str,
+    cutoff_t: int,
+    table: pa.Table,
+    explained: pa.Table | None,
+    *,
+    counts: bool,
+) -> tuple[pa.Table, pa.Table | None]:
+    """Draw the ensemble's forecasts of a measure's new series, and their explanations, to those by analogy."""
+    analogy = features.query(
+        f"""
+        select series_id, lead, mean, {", ".join(QUANTILE_NAMES)}, evidence_periods
+        from {features.relation("ftr_analogy")}
+        where cutoff_t = ? and demand_class = 'new'
+        order by series_id, lead
+        """,
+        [cutoff_t],
+    )
+    (analogy,) = _of_measure(features, measure, [analogy])
+    prior = features.settings.windows[1] / ensemble.PRIOR_SHARE
+    return ensemble.drawn_to_neighbours(table, explained, analogy, prior, counts=counts)
 
 
 def _stage_weights(
-    features: Features, current: ledger.Run, found: ensemble.Ensemble, fold: int
+    features: Features, current: ledger.Run, found: ensemble.Ensembles, fold: int
 ) -> None:
     n_buckets = -(-features.settings.horizon // features.settings.lead_bucket)
     current.stage("weights", found.weights_table(n_buckets), fold=fold, model=ENSEMBLE)
@@ -540,7 +587,7 @@ def _trials(workspace: Workspace, study_id: str, current: ledger.Run) -> list[tu
 
 def _last_ensemble(
     workspace: Workspace, features: Features, names: Sequence[str]
-) -> ensemble.Ensemble | None:
+) -> ensemble.Ensembles | None:
     """Return the ensemble as the latest run with these models learnt it; with equal weights where there is none."""
     if ENSEMBLE not in names:
         return None
@@ -548,16 +595,24 @@ def _last_ensemble(
         with workspace.connect() as warehouse:
             run = ledger.trained_run(warehouse, workspace.project, list(names))
         directory = ledger.verified_directory(workspace.artifacts_dir, run, ENSEMBLE)
-        found = ensemble.Ensemble.load(directory)
+        found = ensemble.Ensembles.load(directory, features.settings.measures)
         if found.members == tuple(members(names)):
             return found
     except ArtifactError:
         pass  # never run with these models, or its files are gone: equal weights need neither
-    return ensemble.Ensemble(tuple(members(names)), features.in_whole_units(features.last_cutoff.t))
+    last = features.last_cutoff.t
+    return ensemble.Ensembles(
+        {
+            measure: ensemble.Ensemble(
+                tuple(members(names)), features.of(measure).in_whole_units(last)
+            )
+            for measure in features.settings.measures
+        }
+    )
 
 
 def _keep_ensemble(
-    features: Features, current: ledger.Run, combined: ensemble.Ensemble | None
+    features: Features, current: ledger.Run, combined: ensemble.Ensembles | None
 ) -> None:
     """Write the ensemble's file and its weights, so that `forecast` and an auditor find them."""
     if combined is None:
@@ -567,6 +622,27 @@ def _keep_ensemble(
             current.add_artifacts(ENSEMBLE, combined.save(directory))
     if not current.has("weights", fold=0, model=ENSEMBLE):
         _stage_weights(features, current, combined, 0)
+
+
+def _newcomers(features: Features, cutoff_t: int) -> pa.Table:
+    """As `Features.actuals`, of the series forecast by analogy; a planned series that has not sold yet sold nothing."""
+    return features.query(
+        f"""
+        select
+            analogy.series_id, analogy.lead, analogy.demand_class, analogy.error_scale,
+            case
+                when analogy.target_t < coalesce(series.first_t, analogy.target_t + 1) and analogy.target_t <= ? then 0.0
+                else history.actual
+            end as actual
+        from {features.relation("ftr_analogy")} as analogy
+        left join {features.relation("int_series")} as series on analogy.series_id = series.series_id
+        left join {features.relation("ftr_history")} as history
+            on analogy.series_id = history.series_id and analogy.target_t = history.t
+        where analogy.cutoff_t = ?
+        order by analogy.series_id, analogy.lead
+        """,
+        [features.last_cutoff.t, cutoff_t],
+    )
 
 
 def _beside(rows: pa.Table, actuals: pa.Table, model: str) -> pa.Table:
@@ -596,7 +672,7 @@ def _train(
     models = []
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"train {name}"):
-            model = create(name)
+            model = create(name, features.settings.measures)
             if current.has_trained(name):
                 model.load(current.directory / name)
             else:
@@ -605,6 +681,8 @@ def _train(
                     current.add_artifacts(name, model.save(directory))
             coefficients = model.coefficients()
             if coefficients is not None and not current.has("coefficients", model=name):
+                if len(features.settings.measures) == 1:
+                    coefficients = of_measure(coefficients, features.settings.measure)
                 current.stage("coefficients", coefficients, model=name)
             models.append(model)
     return models
@@ -618,7 +696,7 @@ def _forecast(
     features: Features,
     current: ledger.Run,
     models: Sequence[Model],
-    combined: ensemble.Ensemble | None,
+    combined: ensemble.Ensembles | None,
     progress: Progress,
     ids: pa.Array | None = None,
 ) -> None:
@@ -645,20 +723,35 @@ def _forecast(
         about = part(features.actuals(cutoff_t))
         for name, table in zip(combined.members, tables, strict=True):
             _check_keys(table, about, name)
-        lead_bucket = features.settings.lead_bucket
-        each = ensemble.Rows.of(tables, about, lead_bucket, counts=combined.counts)
+        explained = {
+            name: current.staged("explanations", model=name)
+            for name in combined.members
+            if current.has("explanations", model=name)
+        }
+        borrows = any(model.name == ANALOGY for model in models)
+        forecasts, parts = [], []
+        for measure, found in combined.parts.items():
+            mine = _of_measure(features, measure, tables)
+            if not len(mine[0]):
+                continue  # of a part of the portfolio that has none of its series
+            (about_mine,) = _of_measure(features, measure, [about])
+            lead_bucket = features.settings.lead_bucket
+            each = ensemble.Rows.of(mine, about_mine, lead_bucket, counts=found.counts)
+            of_mine = _of_measure(features, measure, list(explained.values()))
+            parts_of = found.explain(each, mine[0], dict(zip(explained, of_mine, strict=True)))
+            rows = found.combine(each)
+            table = ensemble.table_of(mine[0], rows.mean[0], found.finish(rows))
+            if borrows:
+                table, drawn = _drawn(
+                    features, measure, cutoff_t, table, parts_of, counts=found.counts
+                )
+                parts_of = drawn if drawn is not None else parts_of
+            parts.append(parts_of)
+            forecasts.append(table)
         # Before the forecasts, whose presence tells a run that goes on from here that this is done.
         if not current.has("explanations", model=ENSEMBLE):
-            explained = {
-                name: current.staged("explanations", model=name)
-                for name in combined.members
-                if current.has("explanations", model=name)
-            }
-            parts = combined.explain(each, tables[0], explained)
-            current.stage("explanations", parts, model=ENSEMBLE)
-        rows = combined.combine(each)
-        table = ensemble.table_of(tables[0], rows.mean[0], combined.finish(rows))
-        current.stage("forecasts", table, model=ENSEMBLE)
+            current.stage("explanations", pa.concat_tables(parts), model=ENSEMBLE)
+        current.stage("forecasts", in_order(forecasts), model=ENSEMBLE)
 
 
 def _was_made_with_other_sql(workspace: Workspace) -> bool:
@@ -715,7 +808,8 @@ def _run(
     A command that builds says what it was ``chosen`` to build; the others need the ledger to be there.
     """
     progress = workspace.progress
-    with ledger.run_lock(workspace.artifacts_dir):
+    ours = f"trendcast {workspace.project.relation('runs')}"
+    with ledger.run_lock(workspace.artifacts_dir), run_alone(workspace.output, ours):
         _check_before(workspace, left, builds=chosen is not None)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)
@@ -736,8 +830,44 @@ def _run(
             raise
 
 
+def prepare(workspace: Workspace) -> dict[str, Any]:
+    """Make what dbt needs of a server and cannot make by itself: functions, and the public holidays; nothing on DuckDB.
+
+    Returns
+    -------
+    dict
+        engine, and how many ``holidays`` were listed anew.
+    """
+    output, written = workspace.output, 0
+    if is_server(output):
+        with workspace.connect(read_only=False) as warehouse:
+            if not warehouse.is_prepared():
+                workspace.dbt.prepare()
+            project_dir = workspace.dbt.project_dir
+            vars = resolved_vars(project_dir, workspace.dbt.vars)
+            written = holidays.load(warehouse, output["schema"], project_dir, vars)
+    return {"engine": output["type"], "warehouse": place(output), "holidays": written}
+
+
+def load_demo(workspace: Workspace) -> None:
+    """Load the demo shop's tables where dbt cannot: only DuckDB reads the Parquet files beside the project."""
+    if not is_server(workspace.output) or workspace.project.orders_schema != DEMO_SCHEMA:
+        return
+    folder = workspace.dbt.project_dir / DEMO_SCHEMA
+    loaded_at = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    with workspace.progress.phase("load"), workspace.connect(read_only=False) as warehouse:
+        if warehouse.exists(workspace.project.orders):
+            return
+        for path in sorted(folder.glob("*.parquet")):
+            rows = pq.read_table(path)
+            at = pa.repeat(pa.scalar(loaded_at, pa.timestamp("us")), len(rows))
+            warehouse.write(DEMO_SCHEMA, path.stem, rows.append_column("loaded_at", at))
+
+
 def _check_before(workspace: Workspace, left: ledger.Leftover | None, *, builds: bool) -> None:
     """Check the warehouse and the orders before anything changes, and sweep up after a run that died."""
+    if builds:
+        prepare(workspace)
     # Opening it for writing finds a lock now and not half an hour later.
     with workspace.connect(read_only=False) as warehouse:
         if builds:
@@ -937,15 +1067,15 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
     Returns
     -------
     dict
-        run_id, cutoff, n_series, timings, ``accuracy`` (one row per model, best WQL first), ``served`` (series
-        per model that serves them), ``weights`` (the ensemble's members) and where the warehouse is.
+        run_id, cutoff, n_series, timings, ``accuracy`` (one row per measure and model, best WQL first), ``served`` (series
+        per measure and model that serves them), ``weights`` (the ensemble's members, by measure) and where the warehouse is.
     """
     with workspace.connect() as warehouse:
         project = workspace.project
         latest = ledger.run_in_force(warehouse, project)
         accuracy = warehouse.query(
             f"""
-            select model, n_forecasts, wape, mase, wql, bias, coverage_80, coverage_95, forecast_value_added
+            select measure, model, n_forecasts, wape, mase, wql, bias, coverage_80, coverage_95, forecast_value_added
             from {project.relation("fct_forecast_accuracy")}
             where demand_class = 'all' and lead_bucket = 'all'
             order by wql
@@ -953,8 +1083,9 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         ).to_pylist()
         served = warehouse.query(
             f"""
-            select model, count(distinct series_id) as n_series, sum(mean) as total
-            from {project.relation("fct_forecasts")} group by model order by n_series desc, model
+            select measure, model, count(distinct series_id) as n_series, sum(mean) as total
+            from {project.relation("fct_forecasts")}
+            group by measure, model order by n_series desc, model
             """
         ).to_pylist()
         dates = warehouse.query(
@@ -965,11 +1096,18 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         ).to_pylist()[0]
         weights = warehouse.query(
             f"""
-            select member, avg(weight) as weight, sum(n_rows) as n_rows from {project.relation("weights")}
-            where run_id = ? and fold = 0 and demand_class = 'all' group by member order by weight desc, member
+            select measure, member, avg(weight) as weight, sum(n_rows) as n_rows from {project.relation("weights")}
+            where run_id = ? and fold = 0 and demand_class = 'all'
+            group by measure, member order by weight desc, member
             """,
             [latest["trained_run_id"] or latest["run_id"]],
         ).to_pylist()
+    measures = list(project.settings.measures)
+
+    def by_measure(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Put the rows of the leading measure first."""
+        return sorted(rows, key=lambda row: measures.index(row["measure"] or measures[0]))
+
     return {
         "run_id": latest["run_id"],
         "status": latest["status"],
@@ -977,15 +1115,16 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
         "grain": latest["grain"],
         "horizon": latest["horizon"],
         "measure": project.settings.measure,
+        "measures": measures,
         "n_series": latest["n_series"],
         "series_filter": json.loads(latest.get("series_filter") or "null"),
         "forecasts_sha256": latest["forecasts_sha256"],
         "backtest": {k: str(v) if k != "folds" else v for k, v in dates.items()},
-        "accuracy": accuracy,
-        "served": served,
-        "weights": weights,
+        "accuracy": by_measure(accuracy),
+        "served": by_measure(served),
+        "weights": by_measure(weights),
         "timings": workspace.progress.timings or json.loads(latest["timings"] or "{}"),
-        "warehouse": workspace.output.get("path", ""),
+        "warehouse": place(workspace.output),
         "tables": {
             name: project.relation(name)
             for name in ("fct_forecasts", "rpt_forecast_fan", "fct_forecast_accuracy", "dim_series")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from trendcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import altair
     import pandas as pd
@@ -20,7 +20,10 @@ WIDTH, HEIGHT = 420, 200
 
 
 def fan(
-    names: Sequence[str], actuals: pd.DataFrame, forecasts: pd.DataFrame, measure: str
+    names: Sequence[str],
+    actuals: pd.DataFrame,
+    forecasts: pd.DataFrame,
+    measures: Mapping[str, str],
 ) -> altair.LayerChart | altair.ConcatChart:
     """Draw a chart for each series: what was sold, the forecast's mean, and its 80% and 95% intervals.
 
@@ -32,8 +35,8 @@ def fan(
         Columns series_id, ds and actual.
     forecasts
         Columns series_id, model, target_date, mean and the quantiles, of one model a series.
-    measure
-        What is counted, for the axis.
+    measures
+        What is counted of each series, for the axis.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def fan(
     def one(name: Any) -> Any:
         past = actuals[actuals["series_id"] == name]
         coming = forecasts[forecasts["series_id"] == name]
+        measure = measures[name].replace("_", " ")
         x = alt.X("target_date:T", axis=date)
         ahead = alt.Chart(coming)
         layers: list[Any] = [

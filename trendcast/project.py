@@ -43,7 +43,9 @@ class Settings:
     max_quantity: float
     lead_bucket: int
     series_key: tuple[str, ...]
+    #: The leading one of the measures: its series have the ids of the sales they are made of.
     measure: str
+    measures: tuple[str, ...]
     backtest_folds: int
     backtest_step: int
     models: tuple[str, ...]
@@ -72,7 +74,7 @@ class Settings:
                 f"The model ftr_design lacks the settings {', '.join(missing)} in config.meta.trendcast. "
                 "Update the trendcast dbt package to the version of the Python package."
             )
-        for name in ("windows", "series_key", "models"):
+        for name in ("windows", "series_key", "measures", "models"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 

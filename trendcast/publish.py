@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trendcast import ledger
 from trendcast.errors import TrendcastError, UsageError, WarehouseError
-from trendcast.warehouse import connect, literal, quote
+from trendcast.warehouse import connect, literal, quote, require_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,12 +94,14 @@ def publish(workspace: Workspace, to: Path | None = None, *, keep: int = 3) -> d
     TrendcastError
         No run is committed yet, the marts are not built on the run in force, or the folder cannot be written.
     """
+    require_duckdb(
+        workspace.output,
+        "publish",
+        "BI tools can read it while a run is under way, so they need no copy: point them at the marts' schema.",
+    )
     path = workspace.output.get("path", ":memory:")
-    if workspace.output.get("type") != "duckdb" or path.startswith(":memory:"):
-        raise UsageError(
-            f"`trendcast publish` copies a DuckDB file; the target is {workspace.output.get('type')} {path}. BI tools can "
-            "read other warehouses while a run is under way."
-        )
+    if path.startswith(":memory:"):
+        raise UsageError(f"`trendcast publish` copies a DuckDB file; the target is {path}.")
     folder = to or default_folder(workspace.output)
     # Before anything is made; once more below, for by then the marts may be others.
     with workspace.connect() as warehouse:

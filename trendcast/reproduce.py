@@ -23,7 +23,7 @@ from trendcast.features import Features
 from trendcast.models import ENSEMBLE
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.vars import declared_vars
-from trendcast.warehouse import connect
+from trendcast.warehouse import connect, require_duckdb
 
 if TYPE_CHECKING:
     from trendcast.pipeline import Workspace
@@ -49,10 +49,11 @@ def reproduce(workspace: Workspace, run_id: str) -> dict[str, Any]:
     UsageError
         There is no such run, or it is not one of `trendcast run` that recorded what is needed.
     """
-    if workspace.output.get("type") != "duckdb":
-        raise UsageError(
-            f"`trendcast reproduce` runs on duckdb; the target is {workspace.output.get('type')}."
-        )
+    require_duckdb(
+        workspace.output,
+        "reproduce",
+        "Reproduce the run on a DuckDB copy of the order lines, or run again from a copy of the database as it was.",
+    )
     with workspace.connect() as warehouse:
         then = ledger.find_run(warehouse, workspace.project, run_id)
         _require_repeatable(then)
@@ -84,7 +85,7 @@ def reproduce(workspace: Workspace, run_id: str) -> dict[str, Any]:
             combined = None
             if not inputs["backtest"] and ENSEMBLE in names:
                 stored = ledger.verified_directory(workspace.artifacts_dir, then, ENSEMBLE)
-                combined = ensemble.Ensemble.load(stored)
+                combined = ensemble.Ensembles.load(stored, features.settings.measures)
             pipeline.learn(
                 features, current, names, workspace.progress, inputs["backtest"], combined
             )

@@ -93,6 +93,14 @@ class Session:
             data_checks=data_checks,
         )
 
+    def prepare(self) -> dict[str, Any]:
+        """Make what dbt needs of a server and cannot make by itself, see `trendcast.pipeline.prepare`."""
+        return pipeline.prepare(self.workspace)
+
+    def load_demo(self) -> None:
+        """Load the demo shop where dbt cannot, see `trendcast.pipeline.load_demo`."""
+        pipeline.load_demo(self.workspace)
+
     def is_current(self) -> bool:
         """Whether the latest run used the features, models, settings, SQL and versions there are now."""
         return pipeline.is_current(self.workspace)
@@ -257,7 +265,7 @@ class Session:
         )
 
     def accuracy(self, by: str | Iterable[str] = ()) -> pd.DataFrame:
-        """Return each model's errors and coverage in the latest backtest, the best first.
+        """Return each model's errors and coverage in the latest backtest, by measure, the best first.
 
         Parameters
         ----------
@@ -269,7 +277,9 @@ class Session:
             if name not in ACCURACY_BY:
                 raise one_of("grouping", name, list(ACCURACY_BY))
         conditions = [f"{name} {'<>' if name in asked else '='} '{ALL}'" for name in ACCURACY_BY]
-        order = ", ".join([*(name for name in ACCURACY_BY if name in asked), "wql", "model"])
+        order = ", ".join(
+            ["measure", *(name for name in ACCURACY_BY if name in asked), "wql", "model"]
+        )
         return self._frame(
             f"select * from {self._mart('fct_forecast_accuracy')} where {' and '.join(conditions)} order by {order}"
         )
@@ -296,14 +306,20 @@ class Session:
                 f"plot() draws 1 to {PLOTTED} series; came: {len(ids)}. Choose some of them, or see `trendcast report`, "
                 "which draws every one."
             )
-        measure = self.workspace.project.settings.measure
-        return fan(ids, self.actuals(ids), self.forecast(ids, model), measure)
+        relation = self._mart("dim_series")
+        rows = self._frame(
+            f"select series_id, measure from {relation} where :narrowed",
+            relation,
+            {"series_id": ids},
+        )
+        measures = dict(zip(rows["series_id"], rows["measure"], strict=True))
+        return fan(ids, self.actuals(ids), self.forecast(ids, model), measures)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what is forecast, the run in force, and how good each model was."""
         settings = self.workspace.project.settings
         about = [
-            f"trendcast: {settings.measure} by {', '.join(settings.series_key)} and {settings.grain}, "
+            f"trendcast: {' and '.join(settings.measures)} by {', '.join(settings.series_key)} and {settings.grain}, "
             f"{settings.horizon} {settings.grain}s ahead ({self.workspace.output.get('path', '')})"
         ]
         table = ""
@@ -311,7 +327,8 @@ class Session:
             with self.workspace.connect() as warehouse:
                 run = ledger.run_in_force(warehouse, self.workspace.project)
             about.append(f"Run {run['run_id']}: {run['n_series']} series, after {run['cutoff']}")
-            shown = ["model", "wape", "forecast_value_added", "wql", "bias", "coverage_80"]
+            shown = ["measure"] if len(settings.measures) > 1 else []
+            shown += ["model", "wape", "forecast_value_added", "wql", "bias", "coverage_80"]
             table = self.accuracy()[shown].to_html(index=False, float_format="{:.3f}".format)
         except TrendcastError as error:
             about.append(str(error))

@@ -136,7 +136,7 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
     Raises
     ------
     UsageError
-        The measure is revenue.
+        Quantity is not forecast.
     WarehouseError
         The marts were never built.
     DataError
@@ -144,7 +144,9 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
     """
     project = workspace.project
     if project.settings.measure != "quantity":
-        raise UsageError("Stock is replayed in units: the var `measure` must be quantity.")
+        raise UsageError(
+            "Stock is replayed in units: the var `measure` must be quantity, or a list with it."
+        )
     with workspace.connect() as warehouse:
         if not warehouse.exists(project.relation("int_order_levels")):
             raise WarehouseError(
@@ -162,13 +164,13 @@ def inventory(workspace: Workspace, *, cover_days: float = 7.0) -> dict[str, Any
             inner join {project.relation("ftr_history")} as history
                 on levels.series_id = history.series_id and cutoffs.cutoff_t = history.t
             where levels.fold > 0 and levels.is_measured
-            order by levels.series_id, cutoffs.cutoff_t
+            order by {warehouse.text_order("levels.series_id")}, cutoffs.cutoff_t
             """
         )
         demand = warehouse.query(
             f"""
             select series_id, t, y from {project.relation("ftr_history")}
-            where t > (select min(cutoff_t) from {project.relation("int_cutoffs")}) order by series_id, t
+            where t > (select min(cutoff_t) from {project.relation("int_cutoffs")}) order by {warehouse.text_order("series_id")}, t
             """
         )
     if not len(reviews):

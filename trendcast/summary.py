@@ -15,51 +15,28 @@ from rich.text import Text
 def print_summary(summary: dict[str, Any]) -> None:
     """Print a run's summary: models against the baseline, who serves, and where to look."""
     console = _console()
-    backtest = summary["backtest"]
     part = " and ".join(f"{c} {', '.join(v)}" for c, v in (summary["series_filter"] or {}).items())
     console.print(
         f"Run {summary['run_id']}: {summary['n_series']} series{f' of {part}' if part else ''}, {summary['horizon']} "
         f"{summary['grain']}s after {summary['cutoff']}.",
         highlight=False,
     )
-    table = Table(
-        title=f"Backtest, {backtest['folds']} cutoffs from {backtest['first_cutoff']} to {backtest['last_cutoff']}",
-        title_justify="left",
-    )
-    table.add_column("model")
-    for name in (
-        "WAPE",
-        "vs baseline",
-        "MASE",
-        "WQL",
-        "bias",
-        "80% covers",
-        "95% covers",
-        "series served",
-    ):
-        table.add_column(name, justify="right")
-    served = {row["model"]: row["n_series"] for row in summary["served"]}
-    for row in summary["accuracy"]:
-        table.add_row(
-            row["model"],
-            _number(row["wape"]),
-            _percent(row["forecast_value_added"], signed=True),
-            _number(row["mase"]),
-            _number(row["wql"]),
-            _percent(row["bias"], signed=True),
-            _percent(row["coverage_80"]),
-            _percent(row["coverage_95"]),
-            str(served.get(row["model"], 0)),
-        )
-    console.print(table)
+    measures = summary["measures"]
+    for measure in measures:
+        # Errors of different measures have different units, so they stand apart.
+        of = f" of {measure.replace('_', ' ')}" if len(measures) > 1 else ""
+        _print_backtest(console, summary, measure, of)
     console.print(
         "'vs baseline' is the share of the seasonal naive's WAPE that a model saves.", style="dim"
     )
-    if summary["weights"]:
-        shares = ", ".join(f"{w['member']} {w['weight']:.2f}" for w in summary["weights"])
-        learnt = any(w["n_rows"] for w in summary["weights"])
-        how = "" if learnt else " (equal: there was no backtest to learn from)"
-        console.print(f"The ensemble weighs {shares}{how}.", highlight=False, style="dim")
+    for measure in measures:
+        weights = [w for w in summary["weights"] if w["measure"] in (measure, None)]
+        if weights:
+            shares = ", ".join(f"{w['member']} {w['weight']:.2f}" for w in weights)
+            learnt = any(w["n_rows"] for w in weights)
+            how = "" if learnt else " (equal: there was no backtest to learn from)"
+            of = f" for {measure.replace('_', ' ')}" if len(measures) > 1 else ""
+            console.print(f"The ensemble weighs{of} {shares}{how}.", highlight=False, style="dim")
     if summary["timings"]:
         phases = ", ".join(
             f"{name} {seconds:.0f}" for name, seconds in summary["timings"].items() if seconds >= 1
@@ -78,6 +55,45 @@ def print_summary(summary: dict[str, Any]) -> None:
     }
     for name, relation in summary["tables"].items():
         console.print(f"  {relation:<53} {about[name]}", highlight=False, soft_wrap=True)
+
+
+def _print_backtest(console: Console, summary: dict[str, Any], measure: str, of: str) -> None:
+    """Print each model's errors on one measure, and how many series it serves."""
+    backtest = summary["backtest"]
+    table = Table(
+        title=f"Backtest{of}, {backtest['folds']} cutoffs from {backtest['first_cutoff']} to {backtest['last_cutoff']}",
+        title_justify="left",
+    )
+    table.add_column("model")
+    for name in (
+        "WAPE",
+        "vs baseline",
+        "MASE",
+        "WQL",
+        "bias",
+        "80% covers",
+        "95% covers",
+        "series served",
+    ):
+        table.add_column(name, justify="right")
+    served = {
+        row["model"]: row["n_series"] for row in summary["served"] if row["measure"] == measure
+    }
+    for row in summary["accuracy"]:
+        if row["measure"] != measure:
+            continue
+        table.add_row(
+            row["model"],
+            _number(row["wape"]),
+            _percent(row["forecast_value_added"], signed=True),
+            _number(row["mase"]),
+            _number(row["wql"]),
+            _percent(row["bias"], signed=True),
+            _percent(row["coverage_80"]),
+            _percent(row["coverage_95"]),
+            str(served.get(row["model"], 0)),
+        )
+    console.print(table)
 
 
 def print_run(summary: dict[str, Any]) -> None:
@@ -103,6 +119,16 @@ def print_demo(summary: dict[str, Any]) -> None:
     # `make demo` does not make the environment active.
     command = "trendcast" if shutil.which("trendcast") else sys.argv[0]
     print(f"As a page: {command} report. Whether all is in order: {command} doctor.")
+
+
+def print_prepared(told: dict[str, Any]) -> None:
+    """Print that dbt can build, and where."""
+    what = (
+        "needs nothing beforehand"
+        if told["engine"] == "duckdb"
+        else f"has what dbt needs; {told['holidays']:,} public holidays were listed anew"
+    )
+    print(f"{told['engine']} {told['warehouse']} {what}.")
 
 
 def print_step(told: dict[str, Any]) -> None:

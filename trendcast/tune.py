@@ -132,7 +132,8 @@ class Search:
         self._optuna = require_optuna()
         # The same for every trial, so read once.
         self._actuals = {
-            fold.fold: features.actuals(fold.t).column("actual")
+            (measure, fold.fold): features.of(measure).actuals(fold.t).column("actual")
+            for measure in features.settings.measures
             for fold in (self._newest, *self._folds)
         }
 
@@ -205,9 +206,18 @@ class Search:
         return trial
 
     def _score(self, settings: dict[str, Any]) -> tuple[float, float]:
-        """Return the loss on the folds searched on and on the newest."""
+        """Return the loss on the folds searched on and on the newest, of several measures the mean."""
         own = getattr(self._features.settings, self._model) or {}
-        features = self._features.with_settings(**{self._model: own | settings})
+        changed = {self._model: own | settings}
+        measures = self._features.settings.measures
+        scores = [
+            self._score_of(m, self._features.of(m).with_settings(**changed)) for m in measures
+        ]
+        searched, newest = zip(*scores, strict=True)
+        return statistics.fmean(searched), statistics.fmean(newest)
+
+    def _score_of(self, measure: str, features: Features) -> tuple[float, float]:
+        """Return both losses of a measure."""
         model = create(self._model)
 
         def fit(cutoff: Cutoff) -> None:
@@ -219,7 +229,7 @@ class Search:
         for fold in (*self._folds, self._newest):
             if model.refits_each_fold:
                 fit(fold)
-            losses.append(self._loss(model.forecast(features, fold.t), fold))
+            losses.append(self._loss(measure, model.forecast(features, fold.t), fold))
         *searched, (newest, newest_sold) = losses
         sold = sum(s for _, s in searched)
         if not sold or not newest_sold:
@@ -228,9 +238,9 @@ class Search:
             )
         return sum(loss for loss, _ in searched) / sold, newest / newest_sold
 
-    def _loss(self, rows: pa.Table, fold: Cutoff) -> tuple[float, float]:
+    def _loss(self, measure: str, rows: pa.Table, fold: Cutoff) -> tuple[float, float]:
         """Return the quantile loss as ``fct_champions`` has it, and what was sold, where both are known."""
-        actual = self._actuals[fold.fold]
+        actual = self._actuals[measure, fold.fold]
         known = actual.is_valid()
         truth = pc.filter(actual, known).to_numpy()
         quantiles = np.column_stack(

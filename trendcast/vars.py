@@ -26,6 +26,7 @@ TEXT, WHOLE, NUMBER, SWITCH, NAMES, MAPPING = (
 DATE, TIME = "a date like '2026-01-31'", "a time like '2026-01-31 12:00:00'"
 WINDOWS, GROUPS = "a list of three whole numbers", "a list of lists of names"
 NUMBERS = "a list of numbers"
+NAME_OR_NAMES = "a name or a list of names"
 # Vars whose default is null or, being a number or text, does not show all they take.
 TYPES = {
     **{
@@ -39,7 +40,13 @@ TYPES = {
                 "prices_table",
             ),
             *("reviews_table", "inventory_table", "exchange_rates_table", "supply_table"),
-            *("purchase_orders_table", "order_scope", "order_timezone", "review_timezone"),
+            *(
+                "launches_table",
+                "purchase_orders_table",
+                "order_scope",
+                "order_timezone",
+                "review_timezone",
+            ),
             *("test_order_when", "cancelled_when", "return_when", "currency"),
             *("holiday_country", "holiday_subdivision", "response_group", "customer_item"),
         )
@@ -54,7 +61,9 @@ TYPES = {
     **{name: WHOLE for name in ("season_length", "backtest_step", "response_periods")},
     "windows": WINDOWS,
     "demand_groups": GROUPS,
+    "neighbour_groups": GROUPS,
     "promotion_depths": NUMBERS,
+    "measure": NAME_OR_NAMES,
 }
 # These may be null although their default is not.
 NULLABLE = (
@@ -66,6 +75,7 @@ MORE_COLUMNS = {
     "order_columns": ("status", "currency"),
     "promotion_columns": ("location_id", "planned_discount"),
     "supply_columns": ("location_id",),
+    "launch_columns": ("planned_on",),
 }
 ANY_COLUMNS = ("product_columns",)
 
@@ -113,13 +123,14 @@ def resolved_vars(project_dir: Path, given: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for layer in layers for name, value in layer.items() if name in declared}
 
 
+def package_dir(project_dir: Path) -> Path:
+    """Return the folder of the trendcast package: the project itself, or where dbt installs it."""
+    return project_dir if _is_package(project_dir) else _packages_dir(project_dir) / PACKAGE
+
+
 def declared_vars(project_dir: Path) -> dict[str, Any]:
     """Return the vars the trendcast package declares, with their defaults; empty where it is not installed."""
-    if _is_package(project_dir):
-        folder = project_dir
-    else:
-        folder = _packages_dir(project_dir) / PACKAGE
-    declared = _vars_of(folder).get(PACKAGE)
+    declared = _vars_of(package_dir(project_dir)).get(PACKAGE)
     return dict(declared) if isinstance(declared, Mapping) else {}
 
 
@@ -203,6 +214,8 @@ def _is_of(kind: str, value: Any) -> bool:
             NUMBERS: lambda x: _is_of(NUMBER, x),
         }[kind]
         return isinstance(value, list) and all(item(x) for x in value)
+    if kind == NAME_OR_NAMES:
+        return _is_name(value) or (_is_of(NAMES, value) and bool(value))
     return isinstance(value, {TEXT: str, SWITCH: bool, MAPPING: Mapping}[kind])
 
 

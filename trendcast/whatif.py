@@ -135,7 +135,14 @@ def plan(warehouse: Warehouse, project: Project, change: Change, where: Mapping[
                 f"{project.relation(name)} does not exist. Run `trendcast run` or `dbt build` first."
             )
     series = project.relation("dim_series")
-    sql = f"select series_id from {series} where :narrowed"
+    measure = project.settings.measure
+    if measure == "average_price":
+        raise UsageError(
+            "A scenario is about what is sold at other prices: the var `measure` must be quantity or revenue, or a list with one "
+            "of them; it is average_price."
+        )
+    of_units = f"measure = {literal(measure)}" if len(project.settings.measures) > 1 else "true"
+    sql = f"select series_id from {series} where {of_units} and :narrowed"
     asked = warehouse.query(sql.replace(":narrowed", narrowed(warehouse, series, where)))
     warehouse.lookup("asked_series", asked)
     matched = len(asked)
@@ -210,7 +217,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             supply.unit_price,
             case
                 when supply.unit_price is not null
-                    then coalesce(cast(? as double), supply.unit_price * cast(? as double))
+                    then coalesce(cast(? as double precision), supply.unit_price * cast(? as double precision))
             end as scenario_price,
             supply.unit_cost,
             supply.is_unit_cost_assumed,
@@ -224,7 +231,8 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             effects.log_effect_std_error * effects.typical_intensity as promotion_log_std_error
         from {relation("int_cumulated_forecasts")} as sums
         inner join {relation("int_sum_spread")} as spread
-            on sums.fold = spread.fold and sums.demand_class = spread.demand_class and sums.lead = spread.periods
+            on sums.fold = spread.fold and sums.measure = spread.measure
+            and sums.demand_class = spread.demand_class and sums.lead = spread.periods
         inner join {relation("fct_forecasts")} as base
             on sums.series_id = base.series_id and sums.lead = base.lead
         inner join supply on sums.series_id = supply.series_id
@@ -233,7 +241,7 @@ def _rows(warehouse: Warehouse, project: Project, change: Change, scenario: str)
             on sums.series_id = effects.series_id and effects.effect = ?
         inner join asked_series on sums.series_id = asked_series.series_id
         where sums.fold = 0 and sums.lead = ?
-        order by sums.series_id
+        order by {warehouse.text_order("sums.series_id")}
         """,
         [
             *(scenario, change.price, 1.0 if change.factor is None else change.factor),

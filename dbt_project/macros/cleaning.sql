@@ -80,6 +80,10 @@
     end
 {%- endmacro %}
 
+{% macro postgres__utc_timestamp_of(expression) -%}
+    {{ trendcast.engine_name('utc') }}({{ expression }})
+{%- endmacro %}
+
 {#- The types are known before the first row, so columns that are no text are not searched. -#}
 {% macro duckdb__utc_timestamp_of(expression) -%}
     case
@@ -185,13 +189,13 @@
     {%- if var('order_columns').get('currency') is none -%}
     cast(1 as {{ trendcast.type_rate() }})
     {%- else -%}
-    case
+    cast(case
         when coalesce(lines.currency, '') in ('', '{{ dbt.escape_single_quotes(var("currency") | trim | upper) }}')
             then cast(1 as {{ trendcast.type_rate() }})
         {%- if trendcast.has_source('exchange_rates') %}
         else rates.rate
         {%- endif %}
-    end
+    end as {{ trendcast.type_rate() }})
     {%- endif -%}
 {%- endmacro %}
 

@@ -5,13 +5,15 @@
     zeros but for the last one, do not show. `of` is what the columns are qualified with, e.g. 'backtests.'. -#}
 {% macro quantile_variance(of='') -%}
     {%- set levels = trendcast.quantile_levels().items() | list -%}
-    {{ 'greatest(' if trendcast.settings().measure == 'quantity' }}
+    {%- set has_counts = 'quantity' in trendcast.measures() %}
+    {{ 'greatest(' if has_counts }}
     {%- for name, level in levels %}
         {%- set below = 0 if loop.first else (levels[loop.index0 - 1][1] + level) / 2 %}
         {%- set above = 1 if loop.last else (levels[loop.index0 + 1][1] + level) / 2 %}
         {{ '+ ' if not loop.first }}{{ (above - below) | round(6) }} * power({{ of }}{{ name }} - {{ of }}mean, 2)
     {%- endfor %}
-    {{- ', ' ~ of ~ 'mean)' if trendcast.settings().measure == 'quantity' }}
+    {{- ', ' ~ trendcast.by_measure(
+        {'quantity': of ~ 'mean', 'revenue': '0', 'average_price': '0'}, of ~ 'measure') ~ ')' if has_counts }}
 {%- endmacro %}
 
 {#- Quantile of the gamma distribution with this mean and variance, at the level whose normal quantile is `z`: Wilson &
@@ -91,10 +93,11 @@
     end
 {%- endmacro %}
 
-{#- The standard normal's distribution function, to 8e-8 (Abramowitz & Stegun 1964, 26.2.17). -#}
+{#- The standard normal's distribution function, to 8e-8 (Abramowitz & Stegun 1964, 26.2.17). Where floating point ends
+    the tail is 0: some engines give that for the exponential and some an error. -#}
 {% macro normal_cdf(z) -%}
     {%- set t = '(1 / (1 + 0.2316419e0 * abs(' ~ z ~ ')))' -%}
-    {%- set tail = '0.3989422804014327e0 * exp(-0.5e0 * ' ~ z ~ ' * ' ~ z ~ ') * ' ~ t ~ ' * (0.319381530e0 + ' ~ t
+    {%- set tail = '0.3989422804014327e0 * case when abs(' ~ z ~ ') < 37 then exp(-0.5e0 * ' ~ z ~ ' * ' ~ z ~ ') else 0 end * ' ~ t ~ ' * (0.319381530e0 + ' ~ t
         ~ ' * (-0.356563782e0 + ' ~ t ~ ' * (1.781477937e0 + ' ~ t ~ ' * (-1.821255978e0 + ' ~ t
         ~ ' * 1.330274429e0))))' -%}
     case when {{ z }} > 0 then 1 - {{ tail }} else {{ tail }} end
@@ -122,6 +125,19 @@
 {#- What covering_quantity adds to a quantity before the gamma is asked for its chance. -#}
 {% macro half_unit() -%}
     {{ 0.5 if var('whole_units') else 0 }}
+{%- endmacro %}
+
+{#- A number rounded to some decimals, as floating point. -#}
+{% macro rounded(expression, decimals) -%}
+    {{ return(adapter.dispatch('rounded', 'trendcast')(expression, decimals)) }}
+{%- endmacro %}
+
+{% macro default__rounded(expression, decimals) -%}
+    round({{ expression }}, {{ decimals }})
+{%- endmacro %}
+
+{% macro postgres__rounded(expression, decimals) -%}
+    cast(round(cast({{ expression }} as numeric), {{ decimals }}) as double precision)
 {%- endmacro %}
 
 {#- Periods that a number of days reaches into, at least `minimum`. -#}

@@ -272,14 +272,17 @@
     {{ return(seen) }}
 {% endmacro %}
 
-{#- The series that lines have come for since a table was built, and the first period of those: series_id, from_t. -#}
+{#- The series that lines have come for since a table was built, of every measure, and the first period of those: series_id, from_t. -#}
 {% macro touched(seen) %}
+    {%- for measure in trendcast.measures() %}
     select
-        series_id,
+        {{ trendcast.id_of_measure('series_id', measure) }} as series_id,
         min({{ trendcast.period_index('order_date') }}) as from_t
     from {{ trendcast.relation_of('int_order_lines_checked') }}
     where built_at > cast('{{ seen.built_at }}' as timestamp) and series_id is not null and order_date is not null
     group by 1
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
 {% endmacro %}
 
 {#- The first period to build of every series: series_id, series_no, from_t. Periods after the last one seen are new for all. -#}

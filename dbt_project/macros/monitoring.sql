@@ -10,14 +10,15 @@
 {% endmacro %}
 
 {#- Some rows of fct_alerts: one for each row of `source` for which `condition` holds. `subject` is what it is about. -#}
-{% macro alerts(alert, source, condition, subject, value, limit, message, series_id=none) -%}
+{% macro alerts(alert, source, condition, subject, value, limit, message, series_id=none, measure='measure') -%}
     select
         '{{ alert }}' as alert,
         {{ subject }} as subject,
         {{ series_id or 'cast(null as ' ~ dbt.type_string() ~ ')' }} as series_id,
         cast({{ value }} as {{ trendcast.type_double() }}) as value,
         cast({{ limit }} as {{ trendcast.type_double() }}) as alert_limit,
-        {{ message }} as message
+        {{ message }} as message,
+        {{ measure }} as measure
     from {{ source }}
     where {{ condition }}
 {%- endmacro %}

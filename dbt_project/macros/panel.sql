@@ -73,9 +73,22 @@
     {%- endif -%}
 {%- endmacro %}
 
+{#- The last value of a window that is not null. -#}
+{% macro last_value(expression) -%}
+    {{ return(adapter.dispatch('last_value', 'trendcast')(expression)) }}
+{%- endmacro %}
+
+{% macro default__last_value(expression) -%}
+    last_value({{ expression }} ignore nulls)
+{%- endmacro %}
+
+{% macro postgres__last_value(expression) -%}
+    {{ trendcast.engine_name('last_known') }}({{ expression }})
+{%- endmacro %}
+
 {#- The last value that is not null among a series' rows so far with the same `position`. -#}
 {% macro last_known(expression, position) -%}
-    last_value({{ expression }} ignore nulls) over (
+    {{ trendcast.last_value(expression) }} over (
             partition by series_no, {{ position }} order by sale_t + since_sale
             rows between unbounded preceding and current row
         )

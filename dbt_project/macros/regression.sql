@@ -50,7 +50,7 @@
     In swept, s_<a>_y is the coefficient, -s_<a>_<a> the diagonal of the inverse, s_y_y the sum of squared residuals. -#}
 {% macro swept(sums, regressors, carried, least={}, prefix='') -%}
 {%- set pairs = trendcast.pairs_of(regressors + ['y']) -%}
-{{ prefix }}pivots_0 as (
+{{ prefix }}pivots_0 as {{ trendcast.computed_once() }}(
 
     select
         {{ sums }}.*,
@@ -64,7 +64,7 @@
 {%- for pivot in regressors %}
 {%- set p = loop.index0 %}
 
-{{ prefix ~ 'judged_' ~ loop.index }} as (
+{{ prefix ~ 'judged_' ~ loop.index }} as {{ trendcast.computed_once() }}(
 
     select
         pivots.*,
@@ -73,7 +73,7 @@
 
 ),
 
-{{ prefix ~ ('swept' if loop.last else 'pivots_' ~ loop.index) }} as (
+{{ prefix ~ ('swept' if loop.last else 'pivots_' ~ loop.index) }} as {{ trendcast.computed_once() }}(
 
     select
         {%- for column in carried %}
@@ -152,7 +152,7 @@ fit_0 as (
         {{ key }},
         {%- endfor %}
         {%- for name in names %}
-        0.0e0 as b_{{ name }},
+        cast(0 as {{ trendcast.type_double() }}) as b_{{ name }},
         {%- endfor %}
         count(*) as n_rows
     from {{ rows }}
@@ -161,7 +161,7 @@ fit_0 as (
 ),
 {%- for round in range(1, rounds + 1) %}
 
-chances_{{ round }} as (
+chances_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         learnt.*,
@@ -184,7 +184,7 @@ chances_{{ round }} as (
 
 ),
 
-weighed_{{ round }} as (
+weighed_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         chances.*,
@@ -218,7 +218,7 @@ sums_{{ round }} as (
 ),
 
 -- Newton's step: the information matrix against the gradient, the intercept taken out first.
-centred_{{ round }} as (
+centred_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         {%- for key in keys %}

@@ -7,6 +7,7 @@
         or {'day': [7, 28, 91], 'week': [4, 13, 52], 'month': [3, 6, 12]}[grain] -%}
     {%- set horizon = trendcast.positive_integer('horizon', var('horizon')) -%}
     {%- set step = var('backtest_step') or horizon -%}
+    {%- set measures = trendcast.measures() -%}
     {%- if var('series_key') is string or not var('series_key') -%}
         {{ exceptions.raise_compiler_error(
             "var 'series_key' must be a list of at least one column, came: " ~ var('series_key')) }}
@@ -16,7 +17,7 @@
             "var 'windows' must be a list [short, medium, long], came: " ~ windows) }}
     {%- endif -%}
     {{ return({
-        'panel': grain ~ ' ' ~ var('measure') ~ ' ' ~ var('series_key') | join('+'),
+        'panel': grain ~ ' ' ~ measures | join('+') ~ ' ' ~ var('series_key') | join('+'),
         'grain': grain,
         'days_per_period': {'day': 1.0, 'week': 7.0, 'month': 30.4375}[grain],
         'season_length': trendcast.positive_integer('season_length', season_length),
@@ -26,7 +27,8 @@
         'max_quantity': var('max_quantity'),
         'lead_bucket': 7 if grain == 'day' else (4 if grain == 'week' else 3),
         'series_key': var('series_key'),
-        'measure': trendcast.one_of('measure', ['quantity', 'revenue']),
+        'measure': measures[0],
+        'measures': measures,
         'backtest_folds': trendcast.positive_integer('backtest_folds', var('backtest_folds')),
         'backtest_step': trendcast.positive_integer('backtest_step', step),
         'models': var('models'),
@@ -85,6 +87,11 @@
             ~ column ~ ": " ~ policy) }}
     {%- endfor -%}
     {%- do policies.update(chosen) -%}
+    {%- if trendcast.forecasts_prices() and policies.price == 'zero' -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'gap_fill' must be without price: zero where the var 'measure' has average_price, for no sale is no price of 0; "
+            ~ "came: " ~ chosen ~ ". Left out, the last price is carried forward.") }}
+    {%- endif -%}
     {{ return(policies) }}
 {% endmacro %}
 

@@ -34,6 +34,18 @@
     {{ dbt.safe_cast(dbt.cast(expression, dbt.type_string()), type) }}
 {%- endmacro %}
 
+{#- A decimal's precision and scale are part of the name of its type. -#}
+{% macro postgres__try_cast(expression, type) -%}
+    {%- set digits = modules.re.findall('[0-9]+', type) -%}
+    {%- if digits -%}
+        cast({{ trendcast.engine_name('decimal') }}({{ expression }}, {{ digits | join(', ') }}) as {{ type }})
+    {%- elif type == trendcast.type_double() -%}
+        cast({{ trendcast.engine_name('decimal') }}({{ expression }}, 100, 30) as {{ type }})
+    {%- else -%}
+        cast({{ trendcast.engine_name('timestamp') }}({{ expression }}) as {{ type }})
+    {%- endif -%}
+{%- endmacro %}
+
 {% macro duckdb__try_cast(expression, type) -%}
     try_cast({{ expression }} as {{ type }})
 {%- endmacro %}
@@ -60,7 +72,7 @@
     trendcast is the root project and `shop_schema` is the demo's, so it never touches a user's warehouse. -#}
 {% macro load_demo_shop() %}
     {%- if execute and project_name == 'trendcast' and var('shop_schema') == 'demo_shop'
-        and not var('shop_database') -%}
+        and not var('shop_database') and target.type == 'duckdb' -%}
         {%- set folder = dbt.escape_single_quotes((invocation_args_dict.project_dir or '.') ~ '/demo_shop') -%}
         {#- With the database, for a file called demo_shop.duckdb is a database of that name. -#}
         {%- set schema = adapter.quote(target.database) ~ '.demo_shop' -%}
@@ -120,6 +132,14 @@
         coalesce({{ alias }}.{{ adapter.quote(var('static_attributes')[0]) }}, '')
     {%- else -%}
         cast('' as {{ dbt.type_string() }})
+    {%- endif -%}
+{%- endmacro %}
+
+{#- That category apart for each measure but the leading one, for what one series tells about another of its category. -#}
+{% macro category_key(alias) -%}
+    {{ trendcast.category_of(alias) }}
+    {%- if trendcast.has_measures() %}
+    || case when {{ alias }}.measure <> '{{ trendcast.measures()[0] }}' then '/' || {{ alias }}.measure else '' end
     {%- endif -%}
 {%- endmacro %}
 

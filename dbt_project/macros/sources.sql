@@ -53,18 +53,45 @@
     {{ return(trendcast.one_of('unlisted', ['off_sale', 'on_sale']) == 'off_sale' and trendcast.has_source('prices')) }}
 {% endmacro %}
 
-{#- Whether holidays come from the `holidays` library, by a Python model. Only DuckDB runs one where dbt runs; on another
-    engine a shop lists its holidays in its `events_table`. -#}
+{#- Whether public holidays come from the `holidays` library. -#}
 {% macro uses_holiday_library() %}
-    {%- set wanted = var('holiday_country') is not none and trendcast.uses('holidays') -%}
-    {%- if wanted and target.type != 'duckdb' -%}
-        {{ exceptions.raise_compiler_error(
-            "var 'holiday_country' must be null on " ~ target.type ~ ", for only DuckDB can ask the holidays library; "
-            ~ "came: " ~ var('holiday_country') ~ ". List the holidays in a table (date, name) and name it in the var "
-            ~ "events_table") }}
-    {%- endif -%}
-    {{ return(wanted) }}
+    {{ return(var('holiday_country') is not none and trendcast.uses('holidays')) }}
 {% endmacro %}
+
+{#- The relation with the public holidays of the var `holiday_country`: date_day, name. DuckDB runs a Python model where dbt
+    runs. On another engine `trendcast prepare`, as does a run, has put them into a table, of more years than are needed. -#}
+{% macro public_holidays() -%}
+    {{ return(adapter.dispatch('public_holidays', 'trendcast')()) }}
+{%- endmacro %}
+
+{% macro duckdb__public_holidays() -%}
+    {{ return(ref('trendcast', 'int_public_holidays')) }}
+{%- endmacro %}
+
+{% macro default__public_holidays() -%}
+    {%- set country = "country = '" ~ dbt.escape_single_quotes(var('holiday_country')) ~ "' and subdivision = '"
+        ~ dbt.escape_single_quotes(var('holiday_subdivision') or '') ~ "'" -%}
+    {%- if execute and not flags.EMPTY
+        and not run_query('select 1 from ' ~ trendcast.holidays_table() ~ ' where ' ~ country ~ ' limit 1').rows | length -%}
+        {{ exceptions.raise_compiler_error(
+            "var 'holiday_country' must be null, or its holidays be loaded, where dbt runs alone on " ~ target.type
+            ~ ", for only DuckDB can ask the holidays library; came: " ~ var('holiday_country') ~ ". Run `trendcast prepare` "
+            ~ "once, or `trendcast run`, which does it, or list the holidays in a table and name it in the var events_table") }}
+    {%- endif -%}
+    {#- Distances to a holiday look two weeks further than the calendar, its lead and lag one period. -#}
+    {%- set ahead = {'day': 1, 'week': 7, 'month': 31}[trendcast.settings().grain] * (trendcast.settings().horizon + 1) + 62 -%}
+    (
+        select
+            holidays.date_day,
+            holidays.name
+        from {{ trendcast.holidays_table() }} as holidays
+        inner join {{ ref('trendcast', 'int_cutoffs') }} as cutoffs
+            on
+                holidays.date_day >= {{ dbt.dateadd('day', -62, 'cutoffs.first_date') }}
+                and holidays.date_day <= {{ dbt.dateadd('day', ahead, 'cutoffs.cutoff') }}
+        where cutoffs.fold = 0 and {{ country }}
+    ) as public_holidays
+{%- endmacro %}
 
 {#- The periods that the spans of a plan touch: start_date, end_date, t, days of the span in the period, days of the period.
     `plan` is a CTE with many rows but few spans, which is why these meet the calendar and not the rows. -#}

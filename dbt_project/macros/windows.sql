@@ -75,7 +75,8 @@
 
 {% macro default__windows(panel, columns, derived, lags, sums, minima, maxima, ewms, season_sums, season, sums_to_date,
                           last_t, wanted=none) -%}
-{%- set exact = trendcast.type_exact() -%}
+{#- Prices and shares have more decimals than amounts. -#}
+{%- set exact = trendcast.type_fine() -%}
 ordered as (
 
     select
@@ -633,6 +634,11 @@ windowed as (
 
 {% macro duckdb__quantile(expression, level) -%}
     quantile_cont({{ expression }}, {{ level }})
+{%- endmacro %}
+
+{#- Of a window too, for which percentile_cont is none. -#}
+{% macro postgres__quantile(expression, level) -%}
+    {{ trendcast.engine_name('quantile') }}(cast({{ expression }} as double precision), {{ level }})
 {%- endmacro %}
 
 {% macro spark__quantile(expression, level) -%}

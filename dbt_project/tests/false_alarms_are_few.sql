@@ -3,6 +3,7 @@
 {{ config(severity='warn') }}
 select
     fold,
+    measure,
     demand_class,
     n_errors,
     false_alarm_rate

@@ -15,6 +15,7 @@ forecast as (
 
     select sum(mean) as total
     from {{ ref('fct_forecasts') }}
+    where {{ trendcast.is_in_units() }}
 
 )
 

@@ -9,6 +9,15 @@ with spans as (
     from {{ ref('int_sales_filled') }}
     group by 1
 
+),
+
+-- Of several measures the leading one has the series that the sales have.
+wanted as (
+
+    select *
+    from {{ ref('int_series') }}
+    where 1 = 1 {{ trendcast.and_leading() }}
+
 )
 
 select
@@ -17,7 +26,7 @@ select
     spans.first_t,
     spans.last_t,
     spans.periods
-from {{ ref('int_series') }} as series
+from wanted as series
 left join spans
     on series.series_id = spans.series_id
 where

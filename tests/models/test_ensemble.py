@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from trendcast.ensemble import (
     _row_weights,
     _simplex_weights,
     concatenate,
+    drawn_to_neighbours,
 )
 from trendcast.errors import ArtifactError
 from trendcast.models.base import QUANTILES
+from trendcast.models.tables import QUANTILE_NAMES
 
 Q, HORIZON, BUCKET = len(QUANTILES), 8, 4
 CLASSES = np.array(["smooth", "lumpy"])
@@ -314,3 +317,41 @@ def test_members_explanations_are_mixed_as_their_means_are() -> None:
     level = frame[frame["component"] == "level"].set_index(["series_id", "lead"])["contribution"]
     last = order[-1]
     assert level[last] == pytest.approx(0.7 * found.shares(rows)[-1, 0] * rows.mean[0, -1])
+
+
+def test_a_new_series_is_drawn_to_its_neighbours() -> None:
+    """With one period of evidence against three it counts a quarter; the parts still add up, and the others stay."""
+
+    def forecasts(names: list[str], value: float) -> pa.Table:
+        keys = {
+            "series_id": [name for name in names for _ in range(2)],
+            "cutoff": [dt.date(2026, 1, 1)] * 2 * len(names),
+            "target_date": [dt.date(2026, 1, 2), dt.date(2026, 1, 3)] * len(names),
+            "lead": pa.array([1, 2] * len(names), pa.int32()),
+        }
+        values = dict.fromkeys(("mean", *QUANTILE_NAMES), [value] * 2 * len(names))
+        return pa.table(keys | values)
+
+    own = forecasts(["a", "b", "c"], 8.0)
+    parts = own.select(["series_id", "cutoff", "target_date", "lead"])
+    parts = parts.append_column("component", pa.repeat(pa.scalar("level"), 6))
+    parts = parts.append_column("contribution", own.column("mean"))
+    analogy = forecasts(["b", "not forecast"], 4.0)
+    analogy = analogy.append_column("evidence_periods", pa.array([1] * 4, pa.int32()))
+    drawn, explained = drawn_to_neighbours(own, parts, analogy, 3.0, counts=True)
+    assert drawn.column("mean").to_pylist() == [8, 8, 5, 5, 8, 8]
+    assert drawn.column("q90").to_pylist() == [8, 8, 5, 5, 8, 8]
+    assert explained is not None
+    total: dict[tuple[str, int], float] = {}
+    for row in explained.to_pylist():
+        key = row["series_id"], row["lead"]
+        total[key] = total.get(key, 0) + row["contribution"]
+    means = zip(*(drawn.column(c).to_pylist() for c in ("series_id", "lead", "mean")), strict=True)
+    assert total == {(name, lead): mean for name, lead, mean in means}
+    assert set(explained.column("component").to_pylist()) == {"level", "analogy"}
+    # No history at all, and nothing new.
+    none = analogy.set_column(
+        analogy.column_names.index("evidence_periods"), "evidence_periods", pa.array([0] * 4)
+    )
+    assert drawn_to_neighbours(own, None, none, 3.0, counts=True)[0].column("mean")[2].as_py() == 4
+    assert drawn_to_neighbours(own, parts, analogy.slice(0, 0), 3.0, counts=True) == (own, parts)

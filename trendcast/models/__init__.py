@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trendcast.errors import one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from trendcast.project import Settings
 
 BASELINE = "seasonal_naive"
+# For series with little or no history alone; it has no forecast of the others, so the ensemble cannot weigh it.
+ANALOGY = "analogy"
 # Combines the others, so it is no Model of its own: see trendcast.ensemble.
 ENSEMBLE = "ensemble"
 
 _CLASSES = {
     "seasonal_naive": "trendcast.models.seasonal_naive:SeasonalNaive",
+    "analogy": "trendcast.models.analogy:Analogy",
     "classical": "trendcast.models.classical:Classical",
     "ridge": "trendcast.models.ridge:Ridge",
     "lightgbm": "trendcast.models.lightgbm:LightGBM",
@@ -40,7 +43,8 @@ class Model(Protocol):
     """What the pipeline asks of a model.
 
     Forecast rows have the columns series_id, cutoff, target_date, lead, mean and the quantiles, one row per
-    series that has history at the cutoff and lead, ordered by series_id and lead.
+    series that has history at the cutoff and lead, ordered by series_id and lead; of `ANALOGY` one per series
+    in ``ftr_analogy``.
     """
 
     name: str
@@ -73,8 +77,18 @@ def model_names() -> list[str]:
     return [*_CLASSES, ENSEMBLE]
 
 
-def create(name: str) -> Model:
-    """Return a new model; an unknown name is a UsageError that lists the valid ones."""
+def create(name: str, measures: Sequence[str] = ()) -> Model:
+    """Return a new model; an unknown name is a UsageError that lists the valid ones.
+
+    Parameters
+    ----------
+    measures
+        What is forecast. Of several, each gets a model of its own behind the one returned.
+    """
+    if len(measures) > 1:
+        from trendcast.models.by_measure import ByMeasure
+
+        return ByMeasure(name, {measure: create(name) for measure in measures})
     if name not in _CLASSES:
         raise one_of("model", name, model_names())
     module, class_name = _CLASSES[name].split(":")

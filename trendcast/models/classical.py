@@ -239,7 +239,7 @@ def _history(features: Features, t: int, span: int) -> tuple[npt.NDArray[np.str_
     rows = features.query(
         f"""
         select series_id, t, y from {features.relation("ftr_history")}
-        where t > ? and t <= ? order by series_id, t
+        where t > ? and t <= ? order by {features.text_order("series_id")}, t
         """,
         [t - span, t],
     )

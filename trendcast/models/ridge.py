@@ -138,8 +138,7 @@ class Ridge:
         del design, keys
         is_held_out = rows.target_t > self._held_out(features, end_t)
         progress("sums")
-        with features.lent(ROWS, rows.table(is_held_out)):
-            gram = _gram(features, columns)
+        gram = _gram(features, columns, rows.table(is_held_out))
         buckets, early = [], []
         for lead_bucket, train, held_out in gram:
             penalty = _choose_penalty(train, held_out)
@@ -366,7 +365,9 @@ def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]
     return {cutoff: leads for cutoff, leads in pairs.items() if leads}
 
 
-def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Array, Array]]:
+def _gram(
+    features: Features, columns: Sequence[Column], rows: pa.Table
+) -> list[tuple[int, Array, Array]]:
     """Sufficient statistics per lead bucket, of the rows not held out and of those that are.
 
     Returns
@@ -374,7 +375,7 @@ def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Arra
     list of (lead bucket, train [P + 2, P + 2], held out [P + 2, P + 2])
         Moments of (1, features, target), weighted by the level.
     """
-    scale = _weight_scale(features)
+    scale = _weight_scale(features, rows)
     expressions = ["1.0", *(_x(j) for j in range(len(columns))), "target / demand_level"]
     p = len(expressions)
 
@@ -385,7 +386,7 @@ def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Arra
 
     pairs = [(i, j) for i in range(p) for j in range(i, p)]
     sums = ",\n".join(f"cast(sum(e{i} * e{j}) as double) as s{i}_{j}" for i, j in pairs)
-    table = features.query(
+    table = features.compute(
         f"""
         with entries as (
             select lead_bucket, is_held_out, {", ".join(entry(i) for i in range(p))} from {ROWS}
@@ -394,7 +395,8 @@ def _gram(features: Features, columns: Sequence[Column]) -> list[tuple[int, Arra
         from entries
         group by lead_bucket, is_held_out
         order by lead_bucket, is_held_out
-        """
+        """,
+        {ROWS: rows},
     )
     moments: dict[int, list[Array]] = {}
     for row in table.to_pylist():
@@ -417,11 +419,10 @@ def _too_short(features: Features) -> DataError:
     )
 
 
-def _weight_scale(features: Features) -> float:
+def _weight_scale(features: Features, rows: pa.Table) -> float:
     """Return the power of two nearest to the mean level, to keep weights around one."""
-    (level,) = (
-        features.query(f"select avg(demand_level) as level from {ROWS}").column("level").to_pylist()
-    )
+    sql = f"select avg(demand_level) as level from {ROWS}"
+    (level,) = features.compute(sql, {ROWS: rows}).column("level").to_pylist()
     return float(2.0 ** round(np.log2(level))) if level else 1.0
 
 

@@ -33,7 +33,7 @@ class SeasonalNaive:
             select series_id, cutoff, target_date, lead, mean, {", ".join(QUANTILE_NAMES)}
             from {features.relation("ftr_baseline")}
             where cutoff_t = ?
-            order by series_id, lead
+            order by {features.text_order("series_id")}, lead
             """,
             [cutoff_t],
         )

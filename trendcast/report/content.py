@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from trendcast import ledger
 from trendcast.errors import TrendcastError, WarehouseError
-from trendcast.warehouse import quote
+from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
+# The measure that has no sum.
+PRICE = "average_price"
 BANDS = ("lower_95", "lower_80", "upper_80", "upper_95")
 # Columns of dim_series that are no attributes of the shop's.
 STATE = (
     *("series_id", "products", "first_sale_date", "last_sale_date", "demand_class"),
-    *("demand_level", "total_quantity", "total_revenue"),
+    *("demand_level", "total_quantity", "total_revenue", "launch_date", "measure", "sales_id"),
 )
 # An attribute with more values than this is no filter.
 FILTER_VALUES = 300
@@ -121,7 +123,12 @@ class _Reader:
         self.dim = self._query(
             f"""
             select * from {self._at("dim_series")}
-            order by total_revenue desc nulls last, total_quantity desc nulls last, series_id limit ?
+            -- What is made of the same sales stands together.
+            order by
+                max(total_revenue) over (partition by sales_id) desc nulls last,
+                max(total_quantity) over (partition by sales_id) desc nulls last,
+                sales_id, series_id
+            limit ?
             """,
             limit,
         )
@@ -273,12 +280,16 @@ class _Reader:
 
     def _series(self, blocks: dict[str, Block]) -> dict[str, list[Any]]:
         mean, actual = blocks["mean"].values, blocks["actual"].values
-        expected = np.nansum(mean, axis=1)
         horizon = mean.shape[1]
+        measures = self.dim.column("measure").to_pylist()
+        # Prices have no sum: of them it is the mean.
+        share = np.where(np.array(measures) == PRICE, 1 / horizon, 1.0)
+        expected = np.nansum(mean, axis=1) * share
         recent = actual[:, -horizon:]
         # A series younger than that has no such sum, and a sum of nothing is no zero.
-        before = np.where(np.isfinite(recent).sum(axis=1) == horizon, recent.sum(axis=1), np.nan)
-        width = np.nansum(blocks["upper_80"].values - blocks["lower_80"].values, axis=1)
+        whole = np.isfinite(recent).sum(axis=1) == horizon
+        before = np.where(whole, recent.sum(axis=1) * share, np.nan)
+        width = np.nansum(blocks["upper_80"].values - blocks["lower_80"].values, axis=1) * share
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.where(before > 0, expected / before - 1, np.nan)
             spread = np.where(expected > 0, width / expected, np.nan)
@@ -306,7 +317,9 @@ class _Reader:
         for name in self._attributes():
             values = self.dim.column(name).to_pylist()
             columns[f"attribute/{name}"] = [None if v is None else str(v) for v in values]
-        columns["explained"] = self._explanations()
+        if len(self.project.settings.measures) > 1:
+            columns["measure"] = measures
+        columns["explained"] = self._explanations(share)
         return columns
 
     def _alerts_by_series(self) -> list[int | None]:
@@ -333,8 +346,11 @@ class _Reader:
                 names.append(name)
         return names
 
-    def _explanations(self) -> list[dict[str, float] | None]:
-        """What each component adds to the forecast in force over the horizon, where the model that serves has explanations."""
+    def _explanations(self, share: Array) -> list[dict[str, float] | None]:
+        """What each component adds to the forecast in force over the horizon, where the model that serves has explanations.
+
+        Sums are multiplied with each series' share, [N].
+        """
         rows = self._rows(
             f"""
             select series_id, component, sum(contribution) as v from {self._at("fct_forecast_explanations")}
@@ -343,7 +359,7 @@ class _Reader:
         )
         found: dict[str, dict[str, float]] = {}
         for row in rows:
-            value = _digits(row["v"])
+            value = _digits(row["v"] * share[self.row[row["series_id"]]])
             if value:
                 found.setdefault(row["series_id"], {})[row["component"]] = value
         return [found.get(name) for name in self.names]
@@ -352,12 +368,32 @@ class _Reader:
 
     def _about(self) -> dict[str, Any]:
         settings = self.project.settings
+        parts = [self._of_measure(measure) for measure in settings.measures]
+        return {
+            "run_id": self.run["run_id"],
+            "finished_at": self.run["finished_at"].isoformat(sep=" ", timespec="minutes"),
+            "cutoff": str(self.run["cutoff"]),
+            "grain": settings.grain,
+            "horizon": settings.horizon,
+            "season_length": settings.season_length,
+            "n_series": self._rows(f"select count(*) as n from {self._at('dim_series')}")[0]["n"],
+            # Those of the leading measure; of several, each.
+            **parts[0],
+            "measures": parts if len(parts) > 1 else [],
+            "holidays": self._holidays(),
+            "alerts": self._alerts(),
+            "reorder": self._reorder(),
+        }
+
+    def _of_measure(self, measure: str) -> dict[str, Any]:
+        """Return the figures that only make sense within a measure."""
+        mine = f"measure = {literal(measure)}"
         accuracy = self._rows(
             f"""
             select model, n_forecasts, wape, baseline_wape, mase, wql, bias, coverage_50, coverage_80,
                 coverage_90, coverage_95, forecast_value_added
             from {self._at("fct_forecast_accuracy")}
-            where demand_class = 'all' and lead_bucket = 'all' order by wql, model
+            where {mine} and demand_class = 'all' and lead_bucket = 'all' order by wql, model
             """
         )
         classes = self._rows(
@@ -367,14 +403,15 @@ class _Reader:
             from {self._at("fct_champions")} as champions
             inner join {self._at("fct_forecast_accuracy")} as accuracy
                 on champions.model = accuracy.model and champions.demand_class = accuracy.demand_class
-            where champions.champion_rank = 1 and accuracy.lead_bucket = 'all'
+                and champions.measure = accuracy.measure
+            where champions.{mine} and champions.champion_rank = 1 and accuracy.lead_bucket = 'all'
             order by accuracy.total_actual desc, champions.demand_class
             """
         )
         served = self._rows(
             f"""
             select model, count(distinct series_id) as n_series
-            from {self._at("fct_forecasts")} group by 1 order by 2 desc, 1
+            from {self._at("fct_forecasts")} where {mine} group by 1 order by 2 desc, 1
             """
         )
         serving = self._rows(
@@ -384,40 +421,32 @@ class _Reader:
                 avg(case when actual between q10 and q90 then 1.0 else 0.0 end) as coverage_80,
                 avg(case when actual between q025 and q975 then 1.0 else 0.0 end) as coverage_95,
                 count(distinct cutoff) as n_cutoffs, min(cutoff) as first_cutoff, max(cutoff) as last_cutoff
-            from {self._at("int_champion_backtests")}
+            from {self._at("int_champion_backtests")} where {mine}
             """
         )[0]
         return {
-            "run_id": self.run["run_id"],
-            "finished_at": self.run["finished_at"].isoformat(sep=" ", timespec="minutes"),
-            "cutoff": str(self.run["cutoff"]),
-            "grain": settings.grain,
-            "measure": settings.measure,
-            "horizon": settings.horizon,
-            "season_length": settings.season_length,
-            "n_series": self._rows(f"select count(*) as n from {self._at('dim_series')}")[0]["n"],
+            "measure": measure,
             "accuracy": [_shortened(row) for row in accuracy],
             "classes": [_shortened(row) for row in classes],
             "served": served,
             "serving": _shortened(serving),
-            "total": self._total(),
-            "holidays": self._holidays(),
-            "alerts": self._alerts(),
-            "reorder": self._reorder(),
+            "total": self._total(measure),
         }
 
-    def _total(self) -> dict[str, Any]:
-        """Sums over all series, shown or not; of means only, for bands do not add up."""
+    def _total(self, measure: str) -> dict[str, Any]:
+        """Sums over all series, shown or not, of prices means; of expected values only, for bands do not add up."""
+        mine = f"measure = {literal(measure)}"
+        total = "avg" if measure == PRICE else "sum"
         rows = self._rows(
             f"""
-            select ds, sum(actual) as actual, sum(mean) as mean
-            from {self._at("rpt_forecast_fan")} group by 1 order by 1
+            select ds, {total}(actual) as actual, {total}(mean) as mean
+            from {self._at("rpt_forecast_fan")} where {mine} group by 1 order by 1
             """
         )
         backtest = self._rows(
             f"""
-            select target_date as ds, fold, sum(mean) as mean from {self._at("int_champion_backtests")}
-            group by 1, 2 order by 2 desc, 1
+            select target_date as ds, fold, {total}(mean) as mean from {self._at("int_champion_backtests")}
+            where {mine} group by 1, 2 order by 2 desc, 1
             """
         )
         # Where folds overlap the nearest cutoff counts: it is the one with the lower number.

@@ -226,24 +226,42 @@
     return make("button", { class: "open", type: "button", dir: "auto", title: id, onclick: () => open(index.get(id)) }, id);
   }
 
+  // Figures that only make sense within a measure; the leading one's are shown first.
+  let part = about;
+  const isPrice = () => part.measure === "average_price";
+
+  /** Let the reader choose the measure, where there are several. */
+  function measures() {
+    $("measure-choice").hidden = !about.measures?.length;
+    if (!about.measures?.length) return;
+    part = about.measures[0];
+    $("measure").replaceChildren(...about.measures.map((each, i) => make("option", { value: i }, titled(each.measure))));
+    $("measure").addEventListener("change", (event) => {
+      part = about.measures[event.target.value];
+      portfolio();
+    });
+  }
+
   function portfolio() {
     $("run").textContent = `Run ${about.run_id}, ${about.finished_at} UTC · data to ${about.cutoff} · ${plural(about.n_series, "series")}, ${horizon} ahead`;
-    const total = about.total;
+    const total = part.total;
     const first = total.mean.findIndex(known);
-    const expected = sum(total.mean);
-    const before = first >= about.horizon ? sum(total.actual.slice(first - about.horizon, first)) : null;
-    const serving = about.serving;
-    const best = about.accuracy.find((row) => row.model === about.served[0]?.model) ?? about.accuracy[0];
+    // Prices have no sum: of them it is the mean.
+    const over = isPrice() ? (values) => sum(values) / Math.max(1, values.filter(known).length) : sum;
+    const expected = over(total.mean);
+    const before = first >= about.horizon ? over(total.actual.slice(first - about.horizon, first)) : null;
+    const serving = part.serving;
+    const best = part.accuracy.find((row) => row.model === part.served[0]?.model) ?? part.accuracy[0];
     const baseline = best?.baseline_wape ?? null;
     const saved = baseline && known(serving.wape) ? 1 - serving.wape / baseline : null;
     const orders = reorder.counts.find((row) => row.action === "order")?.n ?? 0;
     const uncounted = reorder.counts.find((row) => row.action === "count_stock")?.n ?? 0;
     const card = (name, value, small) => make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, small)));
-    $("cards").append(
+    $("cards").replaceChildren(
       card(
         `Expected, next ${horizon}`,
         number(expected),
-        `${words(about.measure)}${before ? `, ${percent(expected / before - 1, true)} on the ${horizon} before` : ""}`,
+        `${isPrice() ? "mean " : ""}${words(part.measure)}${before ? `, ${percent(expected / before - 1, true)} on the ${horizon} before` : ""}`,
       ),
       card(
         "Backtest error (WAPE)",
@@ -258,7 +276,7 @@
     );
 
     const key = (kind, name, text, dash) => make("li", {}, swatch(kind, name, dash), text);
-    $("total-key").append(key("line", "text", "Actual"), key("line", "accent", "Expected"), key("line", "warm", "Backtest", "5 4"));
+    $("total-key").replaceChildren(key("line", "text", "Actual"), key("line", "accent", "Expected"), key("line", "warm", "Backtest", "5 4"));
     chart($("total"), $("total-readout"), {
       dates: total.dates,
       start: Math.max(first, 0),
@@ -269,7 +287,7 @@
       ],
       bands: [],
       tell: (readout, t) => {
-        if (!known(t)) return tell(readout, `Sum of ${plural(about.n_series, "series")}`, [["point at the chart, or focus it and use the arrow keys", null]]);
+        if (!known(t)) return tell(readout, `${isPrice() ? "Mean" : "Sum"} of ${plural(sum(part.served.map((row) => row.n_series)), "series")}`, [["point at the chart, or focus it and use the arrow keys", null]]);
         tell(
           readout,
           dated(total.dates[t]),
@@ -278,15 +296,15 @@
       },
     });
 
-    const servedBy = new Map(about.served.map((row) => [row.model, row.n_series]));
-    $("accuracy-note").textContent = about.accuracy.length
+    const servedBy = new Map(part.served.map((row) => [row.model, row.n_series]));
+    $("accuracy-note").textContent = part.accuracy.length
       ? `${plural(serving.n_cutoffs, "cutoff")} from ${serving.first_cutoff} to ${serving.last_cutoff}; best weighted quantile loss (WQL) first. “Saved” is the share of the seasonal naive's WAPE a model saves.`
       : "The run had no backtest, so there is nothing to judge the models by.";
-    const widest = Math.max(0.01, ...about.accuracy.map((row) => Math.abs(row.forecast_value_added || 0)));
+    const widest = Math.max(0.01, ...part.accuracy.map((row) => Math.abs(row.forecast_value_added || 0)));
     table(
       $("accuracy"),
       [["Model"], ["WAPE"], ["Saved"], ["MASE"], ["WQL"], ["Bias"], ["80%"], ["95%"], ["Serves"]],
-      about.accuracy.map((row) => {
+      part.accuracy.map((row) => {
         const gauge = make("i", { class: row.forecast_value_added < 0 ? "bad" : null });
         gauge.style.width = `${(100 * Math.abs(row.forecast_value_added || 0)) / widest}%`;
         const share = make("td", {}, make("span", { class: "gauge", "aria-hidden": "true" }, gauge), percent(row.forecast_value_added, true));
@@ -308,7 +326,8 @@
     coverage();
 
     const moves = ids
-      .map((id, i) => ({ id, i, by: known(series.before[i]) && known(series.expected[i]) ? series.expected[i] - series.before[i] : 0 }))
+      .map((id, i) => ({ id, i, is: !series.measure || series.measure[i] === part.measure, by: known(series.before[i]) && known(series.expected[i]) ? series.expected[i] - series.before[i] : 0 }))
+      .filter((each) => each.is)
       .sort((a, b) => b.by - a.by);
     const list = (node, found, className) =>
       node.replaceChildren(
@@ -324,7 +343,7 @@
     table(
       $("classes"),
       [["Demand"], ["Champion", true], ["WAPE"], ["Baseline"], ["Saved"], ["80%"]],
-      about.classes.map((row) =>
+      part.classes.map((row) =>
         make("tr", {}, make("th", { scope: "row" }, words(row.demand_class)), cell(words(row.model), "text"), cell(fixed(row.wape)), cell(fixed(row.baseline_wape)), cell(percent(row.forecast_value_added, true)), cell(percent(row.coverage_80))),
       ),
     );
@@ -379,11 +398,12 @@
     );
 
     const limited = ids.length < about.n_series;
-    $("note-list").append(
+    $("note-list").replaceChildren(
       ...[
         `Charts and their tables are rounded to a step of each series' own, at most one 400th of the largest value on its chart; other figures to four digits.`,
         `Expected is the mean of the forecast in force, which each series has from the champion of its demand class. The sum of means is the mean of the sum; intervals do not add up, so the total has none.`,
         `The backtest is what the champion would have said at earlier cutoffs, knowing only what was known then; the band around it is its 80% interval.`,
+        about.measures?.length ? `Each measure has series, accuracy and totals of its own: they have different units. Of prices, totals are means.` : null,
         `Change compares the ${horizon} ahead with the ${horizon} before the cutoff; a series younger than that has none.`,
         limited ? `The ${plural(ids.length, "series")} with the most revenue are shown, of ${formats[0].format(about.n_series)}; totals, accuracy, coverage, alerts and the reorder list count all, the movers only those shown.` : null,
         `Portfolio figures come from the marts as they were when this file was written. The file holds all of its data and loads nothing.`,
@@ -395,7 +415,7 @@
 
   function coverage() {
     const box = $("coverage");
-    const rows = about.accuracy;
+    const rows = part.accuracy;
     box.replaceChildren();
     if (!rows.length) return box.append(make("p", { class: "quiet" }, "There was no backtest."));
     const levels = [50, 80, 90, 95];
@@ -435,7 +455,7 @@
   const filters = new Map();
   const SORTS = [
     ["Revenue", "revenue", -1],
-    [`Expected ${words(about.measure)}`, "expected", -1],
+    [series.measure ? "Expected" : `Expected ${words(about.measure)}`, "expected", -1],
     ["Rising most", "change", -1],
     ["Falling most", "change", 1],
     ["Least certain", "spread", -1],
@@ -453,7 +473,7 @@
       box.append(make("label", {}, text, select));
       return select;
     };
-    const columns = [["Demand", "demand_class"], ["Model", "model"], ...Object.keys(series).filter((name) => name.startsWith("attribute/")).map((name) => [titled(name.slice(10)), name])];
+    const columns = [["Demand", "demand_class"], ["Model", "model"], ...(series.measure ? [["Measure", "measure"]] : []), ...Object.keys(series).filter((name) => name.startsWith("attribute/")).map((name) => [titled(name.slice(10)), name])];
     for (const [text, name] of columns) {
       const values = [...new Set(series[name].filter(known))].sort(collator.compare);
       if (values.length < 2) continue;
@@ -620,7 +640,7 @@
     const i = at;
     $("name").textContent = ids[i];
     const attributes = Object.keys(series).filter((name) => name.startsWith("attribute/") && known(series[name][i])).map((name) => `${words(name.slice(10))}: ${series[name][i]}`);
-    $("facts").textContent = [`${words(series.demand_class[i] ?? "unknown")} demand`, `forecast by ${words(series.model[i] ?? "none")}`, ...attributes].join(" · ");
+    $("facts").textContent = [`${words(series.demand_class[i] ?? "unknown")} demand`, `forecast by ${words(series.model[i] ?? "none")}`, ...(series.measure ? [words(series.measure[i])] : []), ...attributes].join(" · ");
     const place = shown.indexOf(i);
     $("previous").disabled = place <= 0;
     $("next").disabled = place < 0 || place === shown.length - 1;
@@ -718,7 +738,8 @@
     $("explained").hidden = !parts.length;
     if (!parts.length) return;
     const total = sum(parts.map(([, value]) => value));
-    $("explained-note").textContent = `Sum over the next ${horizon}. The parts add up to the forecast; what is below zero lowers it, as no promotion does where there mostly is one${parts.some(([name]) => models.includes(name)) ? "; a part with the name of a model is what it brings to the ensemble" : ""}.`;
+    const price = (series.measure?.[i] ?? about.measure) === "average_price";
+    $("explained-note").textContent = `${price ? "Mean" : "Sum"} over the next ${horizon}. The parts add up to the forecast; what is below zero lowers it, as no promotion does where there mostly is one${parts.some(([name]) => models.includes(name)) ? "; a part with the name of a model is what it brings to the ensemble" : ""}.`;
     const low = Math.min(0, total, ...parts.map(([, value]) => value));
     const high = Math.max(0, total, ...parts.map(([, value]) => value));
     const at = (value) => (100 * (value - low)) / (high - low || 1);
@@ -765,6 +786,7 @@
     rows();
   });
   $("main").hidden = false;
+  measures();
   portfolio();
   controls();
   toggles();

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -28,6 +28,9 @@ def literal(text: str) -> str:
 class Warehouse(Protocol):
     """A connection that reads Arrow and appends Arrow; relations are dbt's rendered names."""
 
+    #: dbt's name of the engine, the ``type`` of a profile's output.
+    engine: str
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
 
@@ -43,8 +46,14 @@ class Warehouse(Protocol):
     def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Append rows by column name and return how many."""
 
+    def write(self, schema: str, table: str, rows: pa.Table) -> int:
+        """Make a table of a schema, or replace it, and return how many rows it has."""
+
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
+
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
 
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
@@ -58,11 +67,20 @@ class Warehouse(Protocol):
     def safe_cast(self, expression: str, data_type: str) -> str:
         """SQL that is null where the expression cannot be read as the type."""
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does, by their characters' numbers and not as a language has it."""
+
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
 
     def about(self) -> dict[str, Any]:
-        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes."""
+        """Return ``storage_version`` (the oldest client that opens the file; None where none is said) and ``memory_limit``, bytes.
+
+        Both are None where the engine is a server, whose memory is not this machine's.
+        """
+
+    def is_prepared(self) -> bool:
+        """Whether what SQL needs of the engine beside its own functions is there; the macro prepare_engine makes it."""
 
     def close(self) -> None:
         """Let go of the warehouse and its lock."""

@@ -25,6 +25,8 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "P
 class DuckDBWarehouse:
     """A DuckDB file opened with the settings of its dbt profile."""
 
+    engine = "duckdb"
+
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
         self._connection = connection
         self.path = path
@@ -91,9 +93,32 @@ class DuckDBWarehouse:
                 self._connection.unregister("_appended")
         return int(counted[0]) if counted else 0
 
+    def write(self, schema: str, table: str, rows: pa.Table) -> int:
+        """Make a table of a schema, or replace it, and return how many rows it has."""
+        relation = f"{quote(schema)}.{quote(table)}"
+        self.execute(f"create schema if not exists {quote(schema)}")
+        self.execute(f"drop table if exists {relation}")
+        self._connection.register("_written", rows)
+        try:
+            self.execute(f"create table {relation} as select * from _written")
+        finally:
+            with suppress(duckdb.Error):
+                self._connection.unregister("_written")
+        return len(rows)
+
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
+
+    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
+        for name, rows in tables.items():
+            self._connection.register(name, rows)
+        try:
+            return self.query(sql)
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
 
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
@@ -124,6 +149,10 @@ class DuckDBWarehouse:
         """SQL that is null where the expression cannot be read as the type."""
         return f"try_cast({expression} as {data_type})"
 
+    def text_order(self, expression: str) -> str:
+        """SQL to order texts by as Python does: as DuckDB does by itself."""
+        return expression
+
     def fingerprint(self, relation: str, columns: Sequence[str]) -> str:
         """Digest of a relation's rows that does not depend on their order."""
         listed = ", ".join(quote(column) for column in columns)
@@ -145,6 +174,10 @@ class DuckDBWarehouse:
             "storage_version": version[0] if version else None,
             "memory_limit": int(float(amount) * _UNITS[unit]),
         }
+
+    def is_prepared(self) -> bool:
+        """Whether the engine has what SQL needs: always."""
+        return True
 
     def close(self) -> None:
         """Let go of the file and its lock."""

@@ -5,6 +5,7 @@
 {%- set settings = trendcast.settings() %}
 {%- set season = settings.season_length %}
 {%- set distances = range(season, settings.horizon + season, season) %}
+{%- set prior = trendcast.prior_variance('greatest(points.mean_medium, 0.5)', 'points.measure') %}
 {%- set error_periods = [8 * season, settings.windows[2]] | max %}
 with leads as (
 
@@ -27,6 +28,7 @@ points as (
         history.demand_class,
         history.error_scale,
         history.mean_medium,
+        {{ trendcast.measure_of('measured') }} as measure,
         leads.lead,
         leads.season_back,
         -- Without a whole season of history the naive forecast stands in.
@@ -34,6 +36,7 @@ points as (
     from {{ ref('int_cutoffs') }} as cutoffs
     inner join {{ ref('ftr_history') }} as history
         on cutoffs.cutoff_t = history.t
+    {{ trendcast.join_measure('history.series_id') }}
     cross join leads
     left join {{ ref('ftr_history') }} as season
         on
@@ -51,6 +54,9 @@ lagged as (
         {% for distance in distances %}
         y - {{ trendcast.lag_of('y', distance) }} as error_{{ distance }},
         {% endfor %}
+        {% if trendcast.forecasts_prices() %}
+        actual is not null as is_observed,
+        {% endif %}
         t
     from {{ ref('ftr_history') }}
 
@@ -62,6 +68,7 @@ errors as (
     select
         series_id,
         t,
+        {{ 'is_observed,' if trendcast.forecasts_prices() }}
         {{ distance }} as season_back,
         error_{{ distance }} as error
     from lagged
@@ -82,6 +89,11 @@ spread as (
     from errors
     inner join {{ ref('int_cutoffs') }} as cutoffs
         on errors.t <= cutoffs.cutoff_t and errors.t > cutoffs.cutoff_t - {{ error_periods }}
+    {% if trendcast.forecasts_prices() %}
+    {{ trendcast.join_measure('errors.series_id') }}
+    -- A price carried forward over periods without a sale is no forecast that came true.
+    where {{ trendcast.measure_of('measured') }} <> 'average_price' or errors.is_observed
+    {% endif %}
     group by 1, 2, 3
 
 )
@@ -98,11 +110,17 @@ select
     points.error_scale,
     {% for name in trendcast.quantile_levels() %}
     -- Fewer errors than a quantile needs: the spread of a count of this size (Poisson, normal form).
+    {%- set quantile -%}
     greatest(0, points.mean + case
         when spread.n_errors >= 2 * {{ [season, 8] | max }} or spread.n_errors >= 40
             then {{ trendcast.element('spread.error_quantiles', loop.index0) }}
-        else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * greatest(points.mean_medium, 0.5))
-    end) as {{ name }},
+        else {{ trendcast.normal_quantiles()[name] }} * sqrt(2 * {{ prior }})
+    end)
+    {%- endset %}
+    -- Fractions are interpolated, and the last bit may undo the order of neighbours.
+    {{ trendcast.by_measure({
+        'quantity': quantile, 'revenue': 'round(' ~ quantile ~ ', 9)', 'average_price': 'round(' ~ quantile ~ ', 9)'
+    }, 'points.measure') }} as {{ name }},
     {% endfor %}
     points.mean
 from points

@@ -2,6 +2,7 @@
 -- period's days. All of it is known in advance, so its frames may look ahead.
 -- depends_on: {{ ref('int_holidays') }}
 {%- set settings = trendcast.settings() %}
+{%- set double = trendcast.type_double() %}
 {#- Days from which a holiday is no longer near. #}
 {%- set near = 14 %}
 with bounds as (
@@ -94,9 +95,9 @@ holiday_periods as (
 
     select
         t,
-        avg(is_holiday) as is_holiday,
-        avg(since_holiday) / {{ near }} as since_holiday,
-        avg(until_holiday) / {{ near }} as until_holiday
+        cast(avg(is_holiday) as {{ double }}) as is_holiday,
+        cast(avg(since_holiday) as {{ double }}) / {{ near }} as since_holiday,
+        cast(avg(until_holiday) as {{ double }}) / {{ near }} as until_holiday
     from distances
     group by 1
 
@@ -119,10 +120,10 @@ periods as (
         t,
         ds,
         {% for name in ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] %}
-        avg(case when weekday = {{ loop.index0 }} then 1.0 else 0.0 end) as is_{{ name }},
+        cast(avg(case when weekday = {{ loop.index0 }} then 1.0 else 0.0 end) as {{ double }}) as is_{{ name }},
         {% endfor %}
-        avg(case when month_day <= 7 then 1.0 else 0.0 end) as is_month_start,
-        avg(case when month_day >= 25 then 1.0 else 0.0 end) as is_month_end,
+        cast(avg(case when month_day <= 7 then 1.0 else 0.0 end) as {{ double }}) as is_month_start,
+        cast(avg(case when month_day >= 25 then 1.0 else 0.0 end) as {{ double }}) as is_month_end,
         {% if trendcast.uses('calendar') %}
         {% for harmonic in [1, 2] %}
         avg(sin({{ harmonic }} * 2 * pi() * weekday / 7)) as week_sin_{{ harmonic }},
@@ -133,13 +134,16 @@ periods as (
         avg(case when is_second_year then cos({{ harmonic }} * year_angle) else 0 end) as year_cos_{{ harmonic }},
         {% endfor %}
         -- A day either side of the 15th and of the month's last day.
-        avg(case when month_day between 14 and 16 or month_days_left <= 2 or month_day = 1 then 1.0 else 0.0 end)
-            as payday,
+        cast(avg(
+            case when month_day between 14 and 16 or month_days_left <= 2 or month_day = 1 then 1.0 else 0.0 end
+        ) as {{ double }}) as payday,
         -- A week belongs to the month of its Thursday, where most of its days are.
-        max({{ "case when weekday = 3 then extract(month from date_day) end" if settings.grain == 'week'
-            else 'extract(month from date_day)' }}) as month,
-        {{ "max(case when weekday = 3 then month_day end)" if settings.grain == 'week' else 'avg(month_day)' }}
-            as month_day,
+        cast(max({{ "case when weekday = 3 then extract(month from date_day) end" if settings.grain == 'week'
+            else 'extract(month from date_day)' }}) as {{ dbt.type_bigint() }}) as month,
+        cast(
+            {{ "max(case when weekday = 3 then month_day end)" if settings.grain == 'week' else 'avg(month_day)' }}
+            as {{ double }}
+        ) as month_day,
         count(*) as days_in_period,
         {% endif %}
         -- A yearly wave is told from a trend only once a second year is there.

@@ -8,7 +8,7 @@ with members as (
 
     select
         history.t,
-        {{ trendcast.category_of('static') }} as category,
+        {{ trendcast.category_key('static') }} as category,
         history.mean_short,
         history.mean_medium,
         history.mean_long,

@@ -26,9 +26,9 @@ select
     ln(1 + coalesce(reviews.review_count, 0)) as review_count,
     ln(1 + coalesce(reviews.reviews_recent, 0)) as reviews_recent,
     {% else %}
-    0.0e0 as rating_mean,
-    0.0e0 as review_count,
-    0.0e0 as reviews_recent,
+    cast(0 as {{ trendcast.type_double() }}) as rating_mean,
+    cast(0 as {{ trendcast.type_double() }}) as review_count,
+    cast(0 as {{ trendcast.type_double() }}) as reviews_recent,
     {% endif %}
     {% endif %}
     {{ trendcast.columns_with_role('ftr_history', 'history', 'history') }},
@@ -49,7 +49,7 @@ inner join {{ ref('ftr_static') }} as static
 {% endif %}
 {% if trendcast.uses('category') %}
 inner join {{ ref('ftr_category') }} as category
-    on history.t = category.t and {{ trendcast.category_of('static') }} = category.category
+    on history.t = category.t and {{ trendcast.category_key('static') }} = category.category
 {% endif %}
 {% if trendcast.uses('reviews') and trendcast.has_source('reviews') %}
 left join {{ ref('int_reviews') }} as reviews

@@ -230,8 +230,8 @@ final as (
             scaled.new_customers_sum_{{ medium }} / nullif(scaled.customers_sum_{{ medium }}, 0), 0
         ) as new_customer_share,
         {% elif customers %}
-        0.0e0 as customers_medium,
-        0.0e0 as new_customer_share,
+        cast(0 as {{ trendcast.type_double() }}) as customers_medium,
+        cast(0 as {{ trendcast.type_double() }}) as new_customer_share,
         {% endif %}
         scaled.discount_depth,
         scaled.y as season_last,
@@ -247,8 +247,9 @@ final as (
             scaled.step_sum_{{ season }} / nullif(scaled.row_number - 1, 0)
         ) as error_scale,
         scaled.demand_level,
-        -- Shrunk towards the variance of a count, so that a quiet month is not taken for certainty.
-        (2 * scaled.variance_medium + scaled.demand_level) / 3 as demand_variance,
+        -- Shrunk towards prior_variance(), so that a quiet month is not taken for certainty.
+        (2 * scaled.variance_medium + {{ trendcast.prior_variance('scaled.demand_level', 'series.measure') }}) / 3
+            as demand_variance,
         -- Demand classes of Syntetos, Boylan & Croston (2005): mean interval between sales against 1.32,
         -- squared coefficient of variation of their sizes against 0.49.
         case

@@ -19,6 +19,9 @@ with catalogue as (
 
 select
     series.series_id,
+    {% if trendcast.has_measures() %}
+    series.measure,
+    {% endif %}
     {% for column in var('series_key') %}
     series.{{ adapter.quote(column) }},
     {% endfor %}

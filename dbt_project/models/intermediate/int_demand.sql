@@ -6,6 +6,9 @@
 {%- set has_stock = trendcast.has_source('inventory') and trendcast.uses('stock') %}
 {%- set has_list = trendcast.counts_listing() %}
 {%- set chance = var('stockout_chance') %}
+{%- set prices = trendcast.forecasts_prices() %}
+{%- set of_series = 'series.sales_id and filled.t >= series.first_t' if trendcast.has_measures()
+    else 'series.series_id' %}
 {%- set outliers = trendcast.one_of('outliers', ['none', 'hampel', 'robust_z']) %}
 {#- hampel: the last nine at this position in the season; robust_z: the long window, whatever the position. #}
 {%- set rows = 9 if outliers == 'hampel' else long %}
@@ -26,25 +29,33 @@ listed_first as (
 panel as (
 
     select
-        filled.series_id,
+        series.series_id,
         series.series_no,
         filled.t,
         filled.ds,
-        filled.age,
+        {{ 'filled.t - series.first_t as age' if prices and trendcast.has_measures() else 'filled.age' }},
         filled.is_filled,
         filled.price,
         filled.revenue,
         filled.discount,
         filled.customers,
         filled.new_customers,
-        filled.{{ settings.measure }} as observed,
+        {{ trendcast.by_measure({
+            'quantity': 'filled.quantity', 'revenue': 'filled.revenue', 'average_price': 'filled.price'
+        }, 'series.measure') }} as observed,
+        {% if trendcast.has_measures() %}
+        series.measure,
+        {% endif %}
+        {% if prices %}
+        not filled.is_filled and filled.quantity > 0 and filled.revenue is not null as has_price,
+        {% endif %}
         {% if has_list %}
         case when prices.t is null and listed_first.t < filled.t then 0 else 1 end *
         {% endif %}
         {{ 'coalesce(stock.in_stock_share, 1)' if has_stock else '1' }} as in_stock_share
     from {{ ref('int_sales_filled') }} as filled
     inner join {{ ref('int_series') }} as series
-        on filled.series_id = series.series_id
+        on filled.series_id = {{ of_series }}
     {% if has_stock %}
     left join {{ ref('int_stock') }} as stock
         on
@@ -73,7 +84,9 @@ runs as (
         {{ trendcast.trailing('sum(case when observed > 0 then 1 else 0 end)', long) }} as sales_long,
         {{ trendcast.trailing('count(*)', long) }} as rows_long,
         {% endif %}
-        panel.observed = 0 as is_zero
+        {{ trendcast.by_measure({
+            'quantity': 'panel.observed = 0', 'revenue': 'panel.observed = 0', 'average_price': 'false'
+        }, 'panel.measure') }} as is_zero
     from panel
 
 ),
@@ -85,7 +98,7 @@ stocked as (
         (is_zero and in_stock_share < 0.5)
         {% if chance %}
         or (
-            zeros > 0 and zeros < rows_long
+            is_zero and zeros > 0 and zeros < rows_long
             and power(1.0e0 - (sales_long + 1) / (rows_long - zeros + 2.0e0), zeros) < {{ chance }}
         )
         {% endif %} as is_stockout
@@ -158,7 +171,7 @@ spread as (
         centred.*,
         greatest(
             1.4826e0 * {{ trendcast.trailing(trendcast.quantile('abs(uncensored - median)', 0.5), rows, position) }},
-            sqrt(median + 1)
+            sqrt({{ trendcast.prior_variance('median + 1') }})
         ) as deviation
     from centred
 
@@ -197,11 +210,13 @@ select
     new_customers,
     observed,
     is_stockout,
-    {% if trendcast.gap_fill()[settings.measure] == 'drop' %}
-    not (is_stockout or is_filled) as is_observed,
-    {% else %}
-    not is_stockout as is_observed,
-    {% endif %}
+    {% set observed = {'average_price': 'has_price'} %}
+    {% for column in ['quantity', 'revenue'] %}
+    {% do observed.update({
+        column: 'not (is_stockout or is_filled)' if trendcast.gap_fill()[column] == 'drop' else 'not is_stockout'
+    }) %}
+    {% endfor %}
+    {{ trendcast.by_measure(observed) }} as is_observed,
     is_outlier,
     demand
 from judged

@@ -55,6 +55,6 @@ joined as (
 select
     currency,
     date_day,
-    max(rate) over (partition by currency, rate_number) as rate
+    cast(max(rate) over (partition by currency, rate_number) as {{ trendcast.type_rate() }}) as rate
 from joined
 where rate_number > 0

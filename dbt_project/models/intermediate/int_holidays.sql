@@ -11,7 +11,7 @@ with named as (
     select
         date_day,
         name
-    from {{ ref('int_public_holidays') }}
+    from {{ trendcast.public_holidays() }}
     {% endif %}
 
 )

@@ -69,7 +69,8 @@ lines as (
         -- A series that pools products has no typical price: a gas grill among garden gloves is no typing error.
         case
             when {{ pooled }} then null
-            when not is_return and quantity > 0 and revenue > 0 then revenue / quantity
+            when not is_return and quantity > 0 and revenue > 0
+                then cast(revenue as {{ trendcast.type_double() }}) / quantity
         end as unit_price
     from {{ 'every_line' if seen else 'newer' }}
     where
@@ -98,7 +99,7 @@ typical as (
         months.series_id,
         months.month_number,
         sum(earlier.sale_lines) as lines_before,
-        {{ trendcast.median_value('earlier.quantity') }} as typical_quantity,
+        cast({{ trendcast.median_value('earlier.quantity') }} as {{ trendcast.type_amount() }}) as typical_quantity,
         {{ trendcast.median_value('earlier.unit_price') }} as typical_unit_price
     from months
     inner join months as earlier
@@ -115,7 +116,8 @@ select
     lines_before,
     typical_quantity,
     typical_unit_price,
-    cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 0 }} as max_quantity,
+    cast(cast(typical_quantity as {{ trendcast.type_exact() }}) * {{ bound or 0 }} as {{ trendcast.type_sum() }})
+        as max_quantity,
     typical_unit_price * {{ bound or 0 }} as max_unit_price,
     {{ trendcast.built_at() }} as built_at,
     {{ trendcast.built_with() }} as built_with

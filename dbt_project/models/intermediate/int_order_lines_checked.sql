@@ -132,7 +132,10 @@ select
     {{ adapter.quote(attribute) }},
     {% endfor %}
     {% for column in signed %}
-    case when is_return and rejection_reason is null then -abs({{ column }}) else {{ column }} end as {{ column }},
+    cast(
+        case when is_return and rejection_reason is null then -abs({{ column }}) else {{ column }} end
+        as {{ trendcast.type_amount() }}
+    ) as {{ column }},
     {% endfor %}
     rejection_reason,
     {{ trendcast.built_at() }} as built_at,

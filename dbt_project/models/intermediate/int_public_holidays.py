@@ -1,7 +1,7 @@
 """One row per public holiday: a date and a name, from a period before the first sale to a period after the horizon.
 
 From the `holidays` library. DuckDB runs this model in dbt's own process; it is built only where the var
-`holiday_country` names a country (see its config in the YAML, and uses_holiday_library() for other engines).
+`holiday_country` names a country (see its config in the YAML). For other engines `trendcast` calls public_holidays().
 """
 
 PERIOD_DAYS = {"day": 1, "week": 7, "month": 31}

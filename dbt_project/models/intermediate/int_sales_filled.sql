@@ -91,7 +91,7 @@ sold as (
         sales.customers,
         sales.new_customers,
         -- Where all that was sold came back in the same period, the price is that of the sale before.
-        {{ trendcast.sales_so_far('last_value(sales.price ignore nulls)') }} as price,
+        {{ trendcast.sales_so_far(trendcast.last_value('sales.price')) }} as price,
         {% for column, policy in policies.items() %}
         {{- trendcast.gap_fill_inputs(column, 'sales.' ~ column, policy) }}
         {%- endfor %}

@@ -28,11 +28,12 @@ scored as (
 
     select
         *,
+        -- Equal but for the last bits, which are the engine's, is equal.
         rank() over (
             partition by model
-            order by churn_probability
+            order by cast(churn_probability as {{ trendcast.type_fine() }})
         ) as low_rank,
-        count(*) over (partition by model, churn_probability) as ties,
+        count(*) over (partition by model, cast(churn_probability as {{ trendcast.type_fine() }})) as ties,
         ntile(10) over (
             partition by model
             order by churn_probability desc, customer_id asc

@@ -1,5 +1,6 @@
 -- One row per fold and customer who had bought by its cutoff: what was known of them then, and for a backtest whether
 -- they came again in the days after it.
+{%- set double = trendcast.type_double() %}
 {%- set days = trendcast.positive_integer('customer_days', var('customer_days')) %}
 with visits as (
 
@@ -21,7 +22,7 @@ known as (
         min(visits.order_date) as first_date,
         max(visits.order_date) as last_date,
         count(*) as orders,
-        cast(sum(visits.revenue) as {{ trendcast.type_double() }}) as revenue
+        cast(sum(visits.revenue) as {{ double }}) as revenue
     from visits
     inner join {{ ref('int_customer_cutoffs') }} as cutoffs
         on visits.order_date <= cutoffs.cutoff
@@ -50,7 +51,7 @@ aged as (
         known.*,
         {{ trendcast.days_in('known.last_date', 'known.cutoff') }} - 1 as recency_days,
         {{ trendcast.days_in('known.first_date', 'known.cutoff') }} as tenure_days,
-        ({{ trendcast.days_in('known.first_date', 'known.last_date') }} - 1.0e0)
+        cast({{ trendcast.days_in('known.first_date', 'known.last_date') }} - 1 as {{ double }})
         / nullif(known.orders - 1, 0) as mean_gap_days,
         case when known.fold > 0 then coalesce(ahead.next_orders, 0) end as next_orders
     from known
@@ -63,11 +64,11 @@ final as (
 
     select
         aged.*,
-        ln(1.0e0 + recency_days) as recency,
-        ln(1.0e0 * orders) as frequency,
+        ln(cast(1 + recency_days as {{ double }})) as recency,
+        ln(cast(orders as {{ double }})) as frequency,
         -- How late the customer is: days away over their usual gap.
-        ln((1.0e0 + recency_days) / (1.0e0 + coalesce(mean_gap_days, tenure_days))) as lateness,
-        case when next_orders = 0 then 1.0e0 when next_orders > 0 then 0.0e0 end as is_lost
+        ln(cast(1 + recency_days as {{ double }}) / (1 + coalesce(mean_gap_days, tenure_days))) as lateness,
+        cast(case when next_orders = 0 then 1 when next_orders > 0 then 0 end as {{ double }}) as is_lost
     from aged
 
 )

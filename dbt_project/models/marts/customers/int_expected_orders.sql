@@ -8,9 +8,9 @@ with customers as (
         states.fold,
         states.customer_id,
         states.cutoff,
-        states.orders - 1.0e0 as repeats,
-        states.tenure_days - 1.0e0 as days_known,
-        states.tenure_days - 1.0e0 - states.recency_days as days_to_last,
+        cast(states.orders - 1 as {{ trendcast.type_double() }}) as repeats,
+        cast(states.tenure_days - 1 as {{ trendcast.type_double() }}) as days_known,
+        cast(states.tenure_days - 1 - states.recency_days as {{ trendcast.type_double() }}) as days_to_last,
         states.next_orders,
         model.r,
         model.alpha,
@@ -91,7 +91,9 @@ more as (
         repeats,
         days_known,
         log_stayed,
-        greatest(1 - sum(cast(exp(log_chance) as {{ trendcast.type_fine() }})) over (
+        greatest(1 - sum(cast(
+            case when log_chance > -700 then exp(log_chance) else 0 end as {{ trendcast.type_fine() }}
+        )) over (
             partition by fold, repeats, days_known
             order by earlier
             rows between unbounded preceding and current row
@@ -106,7 +108,9 @@ active as (
         fold,
         repeats,
         days_known,
-        sum(cast(chance * exp(log_stayed) as {{ trendcast.type_fine() }})) as orders
+        sum(cast(
+            chance * case when log_stayed > -700 then exp(log_stayed) else 0 end as {{ trendcast.type_fine() }}
+        )) as orders
     from more
     group by 1, 2, 3
 

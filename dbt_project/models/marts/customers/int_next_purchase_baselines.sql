@@ -118,7 +118,10 @@ related as (
         pairs.fold,
         pairs.item,
         pairs.other_item,
-        cast(pairs.n_together / sqrt(1.0e0 * a.n_visits * b.n_visits) as {{ trendcast.type_fine() }}) as similarity
+        cast(
+            pairs.n_together / sqrt(cast(a.n_visits as {{ trendcast.type_double() }}) * b.n_visits)
+            as {{ trendcast.type_fine() }}
+        ) as similarity
     from pairs
     inner join counts as a
         on pairs.fold = a.fold and pairs.item = a.item

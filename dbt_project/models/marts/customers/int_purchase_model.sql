@@ -4,13 +4,14 @@
 -- start the best of the 81 points around the last one is taken, sixteen times, each time from closer by.
 {%- set parameters = ['shape', 'rate', 'leaving', 'evenness'] %}
 {%- set rounds = 16 %}
+{%- set double = trendcast.type_double() %}
 with drawn as (
 
     select
         fold,
-        orders - 1.0e0 as repeats,
-        tenure_days - 1.0e0 as days_known,
-        tenure_days - 1.0e0 - recency_days as days_to_last,
+        cast(orders - 1 as {{ double }}) as repeats,
+        cast(tenure_days - 1 as {{ double }}) as days_known,
+        cast(tenure_days - 1 - recency_days as {{ double }}) as days_to_last,
         row_number() over (
             partition by fold
             order by {{ dbt.hash('customer_id') }}, customer_id
@@ -65,9 +66,9 @@ observed as (
     select
         fold,
         true as is_order,
-        1.0e0 * earlier as k,
-        0.0e0 as days_to_last,
-        0.0e0 as days_known,
+        cast(earlier as {{ double }}) as k,
+        cast(0 as {{ double }}) as days_to_last,
+        cast(0 as {{ double }}) as days_known,
         sum(n) as n
     from repeats
     group by 1, 2, 3
@@ -77,7 +78,7 @@ observed as (
 moves as (
 
     {% for a in (0, -1, 1) %}
-    select {{ a }}.0e0 as move
+    select cast({{ a }} as {{ double }}) as move
     {{ 'union all' if not loop.last }}
     {% endfor %}
 
@@ -104,10 +105,10 @@ best_0 as (
 
     select
         fold,
-        0.0e0 as at_shape,
-        ln((cast(sum(n * repeats) as {{ trendcast.type_double() }}) + 0.5) / (sum(n * days_known) + 1)) as at_rate,
-        -1.4e0 as at_leaving,
-        0.7e0 as at_evenness,
+        cast(0 as {{ double }}) as at_shape,
+        ln((cast(sum(n * repeats) as {{ double }}) + 0.5) / (sum(n * days_known) + 1)) as at_rate,
+        cast(-1.4 as {{ double }}) as at_leaving,
+        cast(0.7 as {{ double }}) as at_evenness,
         cast(sum(n) as {{ dbt.type_bigint() }}) as n_customers
     from customers
     group by 1
@@ -116,7 +117,7 @@ best_0 as (
 
 {% for round in range(1, rounds + 1) %}
 {%- set step = 0.65 ** (round - 1) %}
-tried_{{ round }} as (
+tried_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         best.fold,
@@ -130,7 +131,7 @@ tried_{{ round }} as (
 
 ),
 
-parameters_{{ round }} as (
+parameters_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         tried.*,
@@ -143,7 +144,7 @@ parameters_{{ round }} as (
 ),
 
 -- Odds of having left after the last order; nobody leaves before a second one.
-odds_{{ round }} as (
+odds_{{ round }} as {{ trendcast.computed_once() }}(
 
     select
         tried.*,

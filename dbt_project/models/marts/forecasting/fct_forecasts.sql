@@ -1,5 +1,6 @@
 -- One row per series and target period: the champion's forecast of the latest committed run that has the series, or the
--- SQL baseline.
+-- SQL baseline; of a series with little or no history, the forecast by analogy.
+{%- set medium = trendcast.settings().windows[1] %}
 {%- set quantiles = trendcast.quantile_levels().keys() | list %}
 with runs as (
 
@@ -31,7 +32,8 @@ latest as (
 
 ),
 
--- The best-ranked model of the series' class that the run has; an unranked model comes last.
+-- The best-ranked model of the series' class that the run has; an unranked model comes last. A class that no backtest
+-- met is served by the ensemble, or by analogy.
 ranked as (
 
     select
@@ -39,13 +41,19 @@ ranked as (
         series.demand_class,
         row_number() over (
             partition by latest.series_id, latest.lead
-            order by coalesce(champions.champion_rank, 1000), latest.model
+            order by
+                coalesce(champions.champion_rank, 1000),
+                case latest.model when 'ensemble' then 0 when 'analogy' then 1 else 2 end,
+                latest.model
         ) as model_rank
     from latest
     left join {{ ref('dim_series') }} as series
         on latest.series_id = series.series_id
     left join {{ ref('fct_champions') }} as champions
-        on latest.model = champions.model and series.demand_class = champions.demand_class
+        on
+            latest.model = champions.model
+            {{ trendcast.and_same_measure('series', 'champions') }}
+            and series.demand_class = champions.demand_class
 
 ),
 
@@ -56,14 +64,94 @@ served as (
 
 ),
 
--- Stands in for every series until a run exists, and after that for series newer than the run.
-baseline as (
+borrowing as (
 
-    select baseline.*
+    select distinct series_id
+    from {{ ref('ftr_analogy') }}
+    where fold = 0
+
+),
+
+-- Stands in for every series until a run exists, and after that for series newer than the run.
+unserved as (
+
+    select
+        series_id,
+        target_date,
+        lead,
+        cutoff,
+        'analogy' as model,
+        demand_class,
+        mean,
+        {{ quantiles | join(', ') }}
+    from {{ ref('ftr_analogy') }}
+    where fold = 0
+    union all
+    select
+        baseline.series_id,
+        baseline.target_date,
+        baseline.lead,
+        baseline.cutoff,
+        'seasonal_naive' as model,
+        baseline.demand_class,
+        baseline.mean,
+        baseline.{{ quantiles | join(', baseline.') }}
     from {{ ref('ftr_baseline') }} as baseline
+    left join borrowing
+        on baseline.series_id = borrowing.series_id
+    where baseline.fold = 0 and borrowing.series_id is null
+
+),
+
+in_force as (
+
+    select
+        series_id,
+        target_date,
+        lead,
+        cutoff,
+        model,
+        run_id,
+        demand_class,
+        mean,
+        {{ quantiles | join(', ') }}
+    from ranked
+    where model_rank = 1
+    union all
+    select
+        unserved.series_id,
+        unserved.target_date,
+        unserved.lead,
+        unserved.cutoff,
+        unserved.model,
+        cast(null as {{ dbt.type_string() }}) as run_id,
+        unserved.demand_class,
+        unserved.mean,
+        unserved.{{ quantiles | join(', unserved.') }}
+    from unserved
     left join served
-        on baseline.series_id = served.series_id
-    where baseline.fold = 0 and served.series_id is null
+        on unserved.series_id = served.series_id
+    where served.series_id is null
+
+),
+
+evidence as (
+
+    select
+        in_force.*,
+        case
+            when series.first_t is null then 0
+            else greatest({{ trendcast.period_index('in_force.cutoff') }} - series.first_t + 1, 0)
+        end as evidence_periods,
+        {% if trendcast.has_measures() %}
+        -- What is planned and has not sold is of the leading measure.
+        coalesce(series.measure, '{{ trendcast.measures()[0] }}') as measure
+        {% else %}
+        '{{ trendcast.measures()[0] }}' as measure
+        {% endif %}
+    from in_force
+    left join {{ ref('int_series') }} as series
+        on in_force.series_id = series.series_id
 
 )
 
@@ -75,19 +163,9 @@ select
     model,
     run_id,
     demand_class,
+    evidence_periods <= {{ medium }} as is_new,
+    cast(evidence_periods as integer) as evidence_periods,
     mean,
-    {{ quantiles | join(',\n    ') }}
-from ranked
-where model_rank = 1
-union all
-select
-    series_id,
-    target_date,
-    lead,
-    cutoff,
-    'seasonal_naive' as model,
-    cast(null as {{ dbt.type_string() }}) as run_id,
-    demand_class,
-    mean,
-    {{ quantiles | join(',\n    ') }}
-from baseline
+    {{ quantiles | join(',\n    ') }},
+    measure
+from evidence

@@ -12,7 +12,8 @@ made as (
 
     select
         series_id,
-        max(cutoff) as cutoff
+        max(cutoff) as cutoff,
+        max(measure) as measure
     from forecasts
     group by 1
 
@@ -23,7 +24,8 @@ actuals as (
     select
         history.series_id,
         history.ds,
-        history.y
+        history.y,
+        made.measure
     from {{ ref('ftr_history') }} as history
     inner join made
         on history.series_id = made.series_id and history.ds <= made.cutoff
@@ -42,7 +44,8 @@ select
     {{ null_value }} as lower_80,
     {{ null_value }} as median,
     {{ null_value }} as upper_80,
-    {{ null_value }} as upper_95
+    {{ null_value }} as upper_95,
+    measure
 from actuals
 union all
 select
@@ -56,5 +59,6 @@ select
     q10 as lower_80,
     q50 as median,
     q90 as upper_80,
-    q975 as upper_95
+    q975 as upper_95,
+    measure
 from forecasts

@@ -18,6 +18,12 @@ keyed as (
 
 ),
 
+series as (
+
+    {{ trendcast.orderable_series() }}
+
+),
+
 final as (
 
     select
@@ -25,7 +31,7 @@ final as (
         keyed.expected_date,
         cast(keyed.quantity as {{ trendcast.type_double() }}) as quantity
     from keyed
-    inner join {{ ref('int_series') }} as series
+    inner join series
         on {{ trendcast.same_key(key, 'series', 'keyed') }}
 
 )
@@ -34,6 +40,7 @@ select *
 from final
 {% else %}
 -- depends_on: {{ ref('stg_purchase_orders') }}, {{ ref('stg_products') }}, {{ ref('int_series') }}
+-- depends_on: {{ ref('int_launches') }}
 {{ trendcast.no_rows({
     'series_id': dbt.type_string(), 'expected_date': 'date', 'quantity': trendcast.type_double()
 }) }}

@@ -75,6 +75,7 @@ spread as (
         on
             planned.fold = spread_of_{{ span }}.fold
             and planned.demand_class = spread_of_{{ span }}.demand_class
+            {{ trendcast.and_leading('spread_of_' ~ span) }}
             and planned.{{ span }}_measured = spread_of_{{ span }}.periods
     {% endfor %}
 

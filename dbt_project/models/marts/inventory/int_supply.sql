@@ -76,12 +76,18 @@ prices as (
 
 ),
 
+series as (
+
+    {{ trendcast.orderable_series() }}
+
+),
+
 joined as (
 
     select
         series.series_id,
         terms.supplier,
-        coalesce(prices.unit_price, series.total_revenue / nullif(series.total_quantity, 0)) as unit_price,
+        coalesce(prices.unit_price, series.unit_price) as unit_price,
         {% if trendcast.counts_series('inventory', 'inventory_columns') %}
         stock.on_hand,
         stock.stock_counted_on,
@@ -95,7 +101,7 @@ joined as (
         terms.{{ column }} is null as is_{{ column }}_assumed,
         {% endfor %}
         terms.unit_cost as given_unit_cost
-    from {{ ref('int_series') }} as series
+    from series
     left join terms
         on {{ trendcast.same_key(trendcast.source_key('supply_columns'), 'series', 'terms') }}
     {% if trendcast.counts_series('inventory', 'inventory_columns') %}

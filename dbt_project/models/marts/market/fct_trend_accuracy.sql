@@ -40,11 +40,12 @@ ranked as (
 
     select
         modelled.*,
+        -- Equal but for the last bits, which are the engine's, is equal.
         rank() over (
             partition by direction, model
-            order by probability
+            order by cast(probability as {{ trendcast.type_fine() }})
         ) as low_rank,
-        count(*) over (partition by direction, model, probability) as ties
+        count(*) over (partition by direction, model, cast(probability as {{ trendcast.type_fine() }})) as ties
     from modelled
 
 ),

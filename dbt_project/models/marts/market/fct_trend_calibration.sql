@@ -29,7 +29,7 @@ final as (
         tenth,
         count(*) as n_forecasts,
         avg(probability) as mean_probability,
-        avg(came_true) as share_came_true,
+        cast(avg(came_true) as {{ trendcast.type_double() }}) as share_came_true,
         avg(power(probability - came_true, 2)) as brier_score
     from tenths
     group by 1, 2

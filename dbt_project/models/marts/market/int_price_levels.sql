@@ -1,9 +1,17 @@
 -- One row per fold and series: the average price paid in the last horizon and in those before it, what to expect
 -- of the next one, and for the backtest what it was. What prices did last they take back in part or go on with:
 -- one share for all series, by least squares; how much a series' price moves is its own, drawn to that of all as
--- if three horizons more had been seen.
+-- if three horizons more had been seen. Where average prices are forecast there is no need of it.
 {%- set horizon = trendcast.settings().horizon %}
 {%- set depth = 5 %}
+{%- if trendcast.forecasts_prices() %}
+-- depends_on: {{ ref('int_cutoffs') }}, {{ ref('int_sales_filled') }}
+{{ trendcast.no_rows({
+    'fold': 'integer', 'series_id': dbt.type_string(), 'cutoff': 'date', 'earlier_price': trendcast.type_double(),
+    'previous_price': trendcast.type_double(), 'last_price': trendcast.type_double(), 'actual_price': trendcast.type_double(),
+    'persistence': trendcast.type_double(), 'expected_change': trendcast.type_double(), 'change_std': trendcast.type_double(),
+}) }}
+{%- else %}
 with cutoffs as (
 
     select
@@ -153,3 +161,4 @@ final as (
 
 select *
 from final
+{%- endif %}

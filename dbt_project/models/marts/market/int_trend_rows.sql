@@ -1,26 +1,34 @@
--- One row per fold, series and direction of demand and of the price: the forecast's own chance that the next
+-- One row per fold, series and direction of its measure, and of the price: the forecast's own chance that the next
 -- horizon goes that way, what else is known of it at the cutoff, and for the backtest whether it did.
+{%- set prices = trendcast.forecasts_prices() %}
+{%- set prefix = trendcast.by_measure({
+    'quantity': "'" ~ trendcast.direction_prefix('quantity') ~ "'",
+    'revenue': "'" ~ trendcast.direction_prefix('revenue') ~ "'",
+    'average_price': "'" ~ trendcast.direction_prefix('average_price') ~ "'",
+}) %}
 {%- set theta = trendcast.number_between('price_threshold', 0, 10) %}
 with demand as (
 
     select
         fold,
         series_id,
+        {{ prefix }} as prefix,
         p_rising,
         p_falling,
-        -- Half a unit, so that growth from nothing is finite; 0 for a series too young.
-        coalesce(ln((last_level + 0.5e0) / (previous_level + 0.5e0)), 0) as momentum,
+        -- 0 for a series too young.
+        coalesce({{ trendcast.level_ratio('last_level', 'previous_level') }}, 0) as momentum,
         coalesce(
-            ln((last_level + 0.5e0) / (previous_level + 0.5e0))
-            - ln((previous_level + 0.5e0) / (earlier_level + 0.5e0)), 0
+            {{ trendcast.level_ratio('last_level', 'previous_level') }}
+            - {{ trendcast.level_ratio('previous_level', 'earlier_level') }}, 0
         ) as acceleration,
-        ln((expected_level + 0.5e0) / (last_level + 0.5e0)) as growth,
+        {{ trendcast.level_ratio('expected_level', 'last_level') }} as growth,
         case when actual_level > upper_level then 1.0e0 when actual_level is not null then 0.0e0 end as is_rising,
         case when actual_level < lower_level then 1.0e0 when actual_level is not null then 0.0e0 end as is_falling
     from {{ ref('int_levels') }}
 
 ),
 
+{% if not prices -%}
 bounds as (
 
     select
@@ -36,6 +44,7 @@ price as (
     select
         fold,
         series_id,
+        'price_' as prefix,
         1 - ({{ trendcast.normal_cdf('upper_z') }}) as p_rising,
         {{ trendcast.normal_cdf('lower_z') }} as p_falling,
         coalesce(ln(last_price / previous_price), 0) as momentum,
@@ -52,20 +61,21 @@ price as (
 
 ),
 
+{% endif -%}
 directed as (
 
-    {% for source, prefix in [('demand', ''), ('price', 'price_')] %}
+    {% for source in (['demand'] if prices else ['demand', 'price']) %}
     {%- set last = loop.last %}
     {%- for direction in ('rising', 'falling') %}
     select
         fold,
         series_id,
-        '{{ prefix ~ direction }}' as direction,
+        prefix || '{{ direction }}' as direction,
         p_{{ direction }} as forecast_chance,
         momentum,
         acceleration,
         growth,
-        is_{{ direction }} as came_true
+        cast(is_{{ direction }} as {{ trendcast.type_double() }}) as came_true
     from {{ source }}
     {{ 'union all' if not (last and loop.last) }}
     {%- endfor %}

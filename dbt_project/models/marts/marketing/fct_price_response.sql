@@ -86,7 +86,7 @@ final as (
         group_spread,
         n_group_series,
         n_periods,
-        sale_share,
+        cast(sale_share as {{ trendcast.type_double() }}) as sale_share,
         price_std,
         lowest_price,
         highest_price,

@@ -113,7 +113,11 @@ based as (
         on steps.series_id = series.series_id
     {% endif %}
     left join {{ ref('int_sum_spread') }} as spread
-        on steps.demand_class = spread.demand_class and spread.fold = 0 and spread.periods = {{ step }}
+        on
+            steps.demand_class = spread.demand_class
+            and spread.fold = 0
+            {{ trendcast.and_leading('spread') }}
+            and spread.periods = {{ step }}
     left join dips
         on steps.series_id = dips.series_id
     left join rivals
@@ -184,7 +188,7 @@ charged as (
 offers as (
 
     {% for depth in depths %}
-    select {{ depth }}e0 as depth
+    select cast({{ depth }} as {{ trendcast.type_double() }}) as depth
     {{ 'union all' if not loop.last }}
     {% endfor %}
 

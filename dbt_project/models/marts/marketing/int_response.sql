@@ -50,11 +50,12 @@ groups as (
         estimates.effect,
         estimates.estimate,
         coalesce(summed.n_series, 0) as n_series,
-        coalesce(greatest(
+        -- Of a single series the differences below are nothing but rounding.
+        coalesce(case when summed.n_series > 1 then greatest(
             (summed.wbb - summed.wb * summed.wb / summed.w - (summed.n_series - 1))
             / nullif(summed.w - summed.ww / summed.w, 0),
             0
-        ), 0) as between_variance,
+        ) end, 0) as between_variance,
         estimates.std_error * estimates.std_error as variance
     from {{ ref('int_response_estimates') }} as estimates
     left join summed

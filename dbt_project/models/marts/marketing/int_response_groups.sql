@@ -14,3 +14,4 @@ select
     {{ trendcast.category_of('static') }} as response_group
     {% endif %}
 from {{ ref('ftr_static') }} as static
+where 1 = 1 {{ trendcast.and_leading('static') }}

@@ -18,12 +18,13 @@ promoted as (
             known.promotion_display,
             known.promotion_feature,
             case when known.promotion_discount > 0 then 1 else 0 end
-        ), 1) as {{ trendcast.type_exact() }}) as promotion
+        ), 1) as {{ trendcast.type_fine() }}) as promotion
     from {{ ref('ftr_known') }} as known
     inner join {{ ref('int_series') }} as series
         on known.series_id = series.series_id
     inner join {{ ref('ftr_static') }} as static
         on known.series_id = static.series_id
+    where 1 = 1 {{ trendcast.and_leading('series') }}
 
 ),
 
@@ -32,11 +33,11 @@ compared as (
 
     select
         promoted.*,
-        coalesce(
+        cast(coalesce(
             (sum(promotion) over (partition by category, location, t) - promotion)
             / nullif(count(*) over (partition by category, location, t) - 1, 0),
             0
-        ) as rivals
+        ) as {{ trendcast.type_double() }}) as rivals
     from promoted
 
 ),
@@ -68,14 +69,14 @@ final as (
         compared.promotion_display as display,
         compared.promotion_feature as feature,
         compared.promotion_discount as discount,
-        case
-            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1.0
-            else 0.0
-        end as before,
-        case
-            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1.0
-            else 0.0
-        end as after,
+        cast(case
+            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            else 0
+        end as {{ trendcast.type_double() }}) as before,
+        cast(case
+            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            else 0
+        end as {{ trendcast.type_double() }}) as after,
         compared.rivals,
         {% endif %}
         ln({{ 'compared.planned_price' if trendcast.has_list_prices() else 'filled.price' }}) as price,

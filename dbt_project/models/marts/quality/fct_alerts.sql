@@ -1,5 +1,8 @@
 -- One row per alert and what it is about: everything monitoring found unusual at the last build.
 {%- set text = dbt.type_string() %}
+{#- Of several measures each has features, and drifts, of its own. #}
+{%- set feature = "feature || case when measure <> '" ~ trendcast.measures()[0] ~ "' then ' of ' || measure else '' end"
+    if trendcast.has_measures() else 'feature' %}
 with cutoff as (
 
     select
@@ -60,7 +63,9 @@ alerts as (
         'anomaly', ref('fct_anomalies'), 'true',
         "series_id || ' on ' || cast(target_date as " ~ text ~ ")", 'actual',
         "case when side = 'above' then upper_bound else lower_bound end",
-        "'Sold ' || side || ' what is usual.'", series_id='series_id'
+        trendcast.by_measure({
+            'quantity': "'Sold'", 'revenue': "'Sold'", 'average_price': "'The price was'"
+        }) ~ " || ' ' || side || ' what is usual.'", series_id='series_id'
     ) }}
     union all
     {{ trendcast.alerts(
@@ -74,12 +79,12 @@ alerts as (
     ) }}
     union all
     {{ trendcast.alerts(
-        'data_drift', ref('fct_drift'), "is_drifted and kind = 'data'", 'feature', 'psi', var('psi_limit'),
+        'data_drift', ref('fct_drift'), "is_drifted and kind = 'data'", feature, 'psi', var('psi_limit'),
         "'What models read now is not what they were backtested on.'"
     ) }}
     union all
     {{ trendcast.alerts(
-        'forecast_drift', ref('fct_drift'), "is_drifted and kind = 'forecast'", 'feature', 'psi', var('psi_limit'),
+        'forecast_drift', ref('fct_drift'), "is_drifted and kind = 'forecast'", feature, 'psi', var('psi_limit'),
         "'What is forecast now is not what was forecast in the backtest.'"
     ) }}
     union all
@@ -89,7 +94,8 @@ alerts as (
         ~ " else " ~ trendcast.positive_integer('stale_forecast_periods', var('stale_forecast_periods')) ~ " end",
         'part', 'age',
         "case part when 'model' then " ~ var('stale_model_periods') ~ " else " ~ var('stale_forecast_periods') ~ " end",
-        "'Periods that the ' || part || ' is behind the last complete period.'"
+        "'Periods that the ' || part || ' is behind the last complete period.'",
+        measure='cast(null as ' ~ text ~ ')'
     ) }}
 
 ),
@@ -104,7 +110,8 @@ final as (
         'warn' as severity,
         alerts.value,
         alerts.alert_limit,
-        alerts.message
+        alerts.message,
+        alerts.measure
     from alerts
     cross join cutoff
 

@@ -21,10 +21,14 @@ final as (
         errors.mean + bounds.upper_z * errors.std as upper_bound,
         errors.error_z,
         case when errors.error_z > 0 then 'above' else 'below' end as side,
-        bounds.false_alarm_rate
+        bounds.false_alarm_rate,
+        errors.measure
     from errors
     inner join {{ ref('int_anomaly_bounds') }} as bounds
-        on errors.fold = bounds.fold and errors.demand_class = bounds.demand_class
+        on
+            errors.fold = bounds.fold
+            {{ trendcast.and_same_measure('errors', 'bounds') }}
+            and errors.demand_class = bounds.demand_class
     where errors.error_z < bounds.lower_z or errors.error_z > bounds.upper_z
 
 )

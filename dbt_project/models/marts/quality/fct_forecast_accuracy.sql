@@ -1,8 +1,9 @@
--- One row per model, demand class and lead bucket of the latest backtest; `all` stands for a total.
+-- One row per measure, model, demand class and lead bucket of the latest backtest; `all` stands for a total.
 {%- set bucket = trendcast.settings().lead_bucket %}
 with scored as (
 
     select
+        measure,
         model,
         demand_class,
         cast(floor((lead + {{ bucket - 1 }}) / {{ bucket }}.0) as integer) as lead_bucket,
@@ -34,13 +35,14 @@ measured as (
         sum(error) / nullif(sum(actual), 0) as bias,
         avg(pinball_loss) as pinball_loss,
         sum(pinball_loss) / nullif(sum(actual), 0) as wql,
-        avg(is_covered_50) as coverage_50,
-        avg(is_covered_80) as coverage_80,
-        avg(is_covered_90) as coverage_90,
-        avg(is_covered_95) as coverage_95
+        cast(avg(is_covered_50) as {{ trendcast.type_double() }}) as coverage_50,
+        cast(avg(is_covered_80) as {{ trendcast.type_double() }}) as coverage_80,
+        cast(avg(is_covered_90) as {{ trendcast.type_double() }}) as coverage_90,
+        cast(avg(is_covered_95) as {{ trendcast.type_double() }}) as coverage_95,
+        measure
     from scored
     group by grouping sets (  -- noqa: PRS
-        (model, demand_class, lead_bucket), (model, demand_class), (model, lead_bucket), (model)
+        (measure, model, demand_class, lead_bucket), (measure, model, demand_class), (measure, model, lead_bucket), (measure, model)
     )
 
 )
@@ -54,4 +56,7 @@ left join measured as baseline
     on
         baseline.model = 'seasonal_naive'
         and measured.demand_class = baseline.demand_class
+        {{ trendcast.and_same_measure('measured', 'baseline') }}
         and measured.lead_bucket = baseline.lead_bucket
+-- A model of some series only is not held against one of all.
+where measured.demand_class <> 'all' or coalesce(measured.n_forecasts >= baseline.n_forecasts, true)

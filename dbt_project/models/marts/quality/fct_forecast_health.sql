@@ -86,7 +86,8 @@ final as (
         ) as is_biased,
         coalesce(revised.n_revised, 0) as n_revised,
         revised.revision,
-        coalesce(revised.revision > {{ trendcast.number_between('revision_limit', 0, 1000) }}, false) as is_unstable
+        coalesce(revised.revision > {{ trendcast.number_between('revision_limit', 0, 1000) }}, false) as is_unstable,
+        series.measure
     from {{ ref('dim_series') }} as series
     left join tracked
         on series.series_id = tracked.series_id

@@ -4,6 +4,7 @@ with errors as (
 
     select
         series_id,
+        measure,
         target_date,
         fold,
         lead,
@@ -21,6 +22,7 @@ final as (
 
     select
         series_id,
+        measure,
         target_date,
         fold,
         lead,

@@ -1,12 +1,13 @@
--- One row per fold, demand class and number of periods: how much wider sums of that many periods are than independent
--- leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the forecast in
--- force; for a fold of the backtest, of those whose targets its cutoff knew.
+-- One row per fold, measure, demand class and number of periods: how much wider sums of that many periods are than
+-- independent leads would make them, as the squared errors of cumulated forecasts say: of all folds for fold 0, the
+-- forecast in force; for a fold of the backtest, of those whose targets its cutoff knew.
 {%- set default = '1 + ' ~ trendcast.number_between('lead_correlation', 0, 1) ~ ' * (spine.periods - 1)' %}
 with errors as (
 
     select
         cutoff,
         target_date,
+        measure,
         demand_class,
         lead as periods,
         -- No single series decides for its class.
@@ -21,12 +22,13 @@ measured as (
     select
         cutoff,
         target_date,
+        measure,
         demand_class,
         periods,
         sum(ratio) as total,
         count(*) as n_sums
     from errors
-    group by 1, 2, 3, 4
+    group by 1, 2, 3, 4, 5
 
 ),
 
@@ -44,6 +46,7 @@ known as (
 
     select
         folds.fold,
+        measured.measure,
         measured.demand_class,
         measured.periods,
         sum(measured.total) as total,
@@ -51,7 +54,7 @@ known as (
     from folds
     inner join measured
         on folds.cutoff >= measured.target_date
-    group by 1, 2, 3
+    group by 1, 2, 3, 4
 
 ),
 
@@ -59,16 +62,19 @@ pooled as (
 
     select
         fold,
+        measure,
         periods,
         sum(total) / sum(n_sums) as ratio
     from known
-    group by 1, 2
+    group by 1, 2, 3
 
 ),
 
 classes as (
 
-    select distinct demand_class
+    select distinct
+        measure,
+        demand_class
     from {{ ref('int_cumulated_forecasts') }}
 
 ),
@@ -84,6 +90,7 @@ spine as (
 
     select
         folds.fold,
+        classes.measure,
         classes.demand_class,
         leads.periods
     from folds
@@ -96,6 +103,7 @@ final as (
 
     select
         spine.fold,
+        spine.measure,
         spine.demand_class,
         spine.periods,
         cast(coalesce(known.n_sums, 0) as bigint) as n_sums,
@@ -107,11 +115,15 @@ final as (
         ), 0.25) as variance_factor
     from spine
     left join pooled
-        on spine.fold = pooled.fold and spine.periods = pooled.periods
+        on
+            spine.fold = pooled.fold
+            {{ trendcast.and_same_measure('spine', 'pooled') }}
+            and spine.periods = pooled.periods
     left join known
         on
             spine.fold = known.fold
             and spine.periods = known.periods
+            {{ trendcast.and_same_measure('spine', 'known') }}
             and spine.demand_class = known.demand_class
 
 )

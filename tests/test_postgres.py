@@ -1,0 +1,601 @@
+"""Postgres: the warehouse, whole runs, and the same results as DuckDB's, row for row.
+
+Without a server the tests are skipped, and fail where TRENDCAST_REQUIRE_POSTGRES is set.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from tests.conftest import REPO, Shop, shop_vars
+from tests.postgres import PostgresShop, Server, running
+from trendcast import cli
+from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
+from trendcast.warehouse import connect, run_alone
+
+pytestmark = pytest.mark.postgres
+
+# Relative to the size of a number, or to one.
+TOLERANCE = 1e-6
+# When a row was made, by which run; and the number of a series, which follows the order of text.
+OF_ITS_OWN = (
+    *("built_at", "built_with", "loaded_at", "series_no"),
+    *("scenario_id", "base_run_id", "created_at"),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running() as started:
+        yield started
+
+
+@pytest.fixture
+def output(server: Server) -> dict[str, Any]:
+    return server.output(server.new_database())
+
+
+@pytest.fixture
+def warehouse(output: dict[str, Any]) -> Iterator[Any]:
+    with connect(output, read_only=False) as opened:
+        yield opened
+
+
+# --- The warehouse ---
+
+
+def test_parameters_are_values_and_question_marks_in_texts_are_not(warehouse: Any) -> None:
+    text = "x'); drop table t; --"
+    warehouse.execute('create table t (name text, "why?" text)')
+    warehouse.execute("insert into t values (?, 'eh?') -- what?", [text])
+    found = warehouse.query('select name, "why?" from t where name = ? /* ? */', [text]).to_pylist()
+    assert found == [{"name": text, "why?": "eh?"}]
+
+
+def test_append_goes_by_name_and_casts(warehouse: Any) -> None:
+    warehouse.execute("create table t (a integer, b varchar, c numeric(18, 6), d timestamp)")
+    at = dt.datetime(2026, 1, 2, 3, 4, 5, 678)
+    rows = pa.table({"d": [at, None], "b": ["x", None], "a": [1, 2], "c": [2.5, None]})
+    assert warehouse.append("t", rows) == 2
+    found = warehouse.query("select a, b, cast(c as double precision) as c, d from t order by a")
+    assert found.to_pylist() == [
+        {"a": 1, "b": "x", "c": 2.5, "d": at},
+        {"a": 2, "b": None, "c": None, "d": None},
+    ]
+    with pytest.raises(WarehouseError, match="no_such_column"):
+        warehouse.append("t", pa.table({"no_such_column": [1]}))
+    assert not warehouse.exists("_appended")
+
+
+def test_a_transaction_is_all_or_nothing(warehouse: Any) -> None:
+    warehouse.execute("create table t (x integer)")
+    with pytest.raises(ZeroDivisionError), warehouse.transaction():
+        warehouse.append("t", pa.table({"x": [1, 2]}))
+        raise ZeroDivisionError
+    with pytest.raises(WarehouseError, match="integer"), warehouse.transaction():
+        warehouse.append("t", pa.table({"x": [1]}))
+        warehouse.append("t", pa.table({"x": ["no number"]}))
+    with warehouse.transaction():
+        warehouse.append("t", pa.table({"x": [3]}))
+    assert warehouse.query("select x from t").to_pylist() == [{"x": 3}]
+
+
+def test_reading_writes_nothing_but_lookups(output: dict[str, Any]) -> None:
+    with connect(output, read_only=True) as reader:
+        reader.lookup("weights", pa.table({"w": [0.5]}))
+        reader.lookup("weights", pa.table({"w": [0.25, None]}))
+        assert reader.query("select w from weights").column("w").to_pylist() == [0.25, None]
+        with pytest.raises(WarehouseError, match="read-only"):
+            reader.execute("create table t as select 1 as x")
+    with connect(output, read_only=True) as other:
+        assert not other.exists("weights")
+
+
+def test_numbers_come_as_numbers(warehouse: Any) -> None:
+    sql = "select cast(1.5 as numeric(18, 6)) as exact, 0.1 as free, cast(null as numeric) as none"
+    table = warehouse.query(sql)
+    assert table.schema.types == [pa.decimal128(18, 6), pa.float64(), pa.float64()]
+    assert table.column("free").to_pylist() == [0.1]
+    (batch,) = warehouse.batches(sql)
+    assert batch.schema == table.schema
+
+
+def test_exists_and_columns(warehouse: Any) -> None:
+    warehouse.execute('create schema "my shop"')
+    warehouse.execute(
+        'create table "my shop"."order lines" ("the id" integer, price numeric(9, 2))'
+    )
+    assert warehouse.exists('"my shop"."order lines"')
+    for name in ('"my shop"."orders"', '"no schema"."t"', '"no database"."my shop"."order lines"'):
+        assert not warehouse.exists(name)
+    columns = warehouse.columns('"my shop"."order lines"')
+    assert list(columns.items()) == [("the id", "INT4"), ("price", "NUMERIC(9,2)")]
+
+
+def test_fingerprint_is_of_the_rows_and_not_their_order(warehouse: Any) -> None:
+    def of(values: str) -> str:
+        warehouse.execute("drop table if exists t")
+        warehouse.execute(f"create table t as select * from (values {values}) as rows (a, b)")
+        return str(warehouse.fingerprint("t", ["a", "b"]))
+
+    base = of("(1, 'x'), (2, 'y'), (3, null)")
+    assert base == of("(3, null), (1, 'x'), (2, 'y')")
+    others = {
+        of("(1, 'x'), (2, 'y')"),
+        of("(1, 'x'), (2, 'y'), (3, '')"),
+        of("(1, 'y'), (2, 'x'), (3, null)"),
+    }
+    assert len(others | {base}) == 4
+
+
+def test_who_cannot_connect_is_told_why(output: dict[str, Any]) -> None:
+    with pytest.raises(WarehouseError, match=r"no_such.*TRENDCAST_POSTGRES_HOST"):
+        connect(output | {"dbname": "no_such"}, read_only=True)
+    with pytest.raises(WarehouseError, match="127.0.0.1:1/"):
+        connect(output | {"port": 1}, read_only=True)
+
+
+def test_one_run_at_a_time(output: dict[str, Any]) -> None:
+    with run_alone(output, "ledger"):
+        with run_alone(output, "another ledger"):
+            pass
+        with pytest.raises(WarehouseLockedError, match=r"trendcast \d+@.* from 127\.0\.0\.1"):
+            with run_alone(output, "ledger"):
+                pass
+    with run_alone(output, "ledger"):
+        pass
+
+
+def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "trendcast.warehouse.postgres", None)
+    with pytest.raises(ProjectError, match=r"pip install 'trendcast\[postgres\]'"):
+        connect({"type": "postgres"}, read_only=True)
+
+
+# --- Shops ---
+
+
+def lines_of(days: int) -> pa.Table:
+    """Order lines of four products at two stores: gaps, returns, promotions by price, and some that nobody can read."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for day in range(days):
+        at = dt.datetime(2025, 9, 1, 15) + dt.timedelta(days=day)
+        for p, product in enumerate(("tea", "Mug", "jam jar", "éclair")):
+            for store in ("north", "South"):
+                for n in range(rng.poisson(0.7 + p * 0.6)):
+                    price = (2 + 3 * p) * (0.8 if day % 30 < 6 else 1)
+                    quantity = int(rng.integers(1, 4)) * (-1 if rng.random() < 0.05 else 1)
+                    rows.append(
+                        {
+                            "order_id": f"{day}-{store}-{n}",
+                            "customer_id": f"c{rng.integers(0, 25)}",
+                            "product_id": product,
+                            "location_id": store,
+                            "ordered_at": at.isoformat() + ("" if n else "+02:00"),
+                            "quantity": str(quantity),
+                            "revenue": f"{quantity * price:.2f}",
+                            "discount": "0.25" if day % 30 < 6 else None,
+                            "loaded_at": at + dt.timedelta(days=1),
+                        }
+                    )
+    bad = (
+        {"ordered_at": "2025-02-30"},
+        {"quantity": "two"},
+        {"revenue": "a lot"},
+        {"product_id": None},
+    )
+    rows += [rows[0] | {"order_id": f"bad {i}"} | wrong for i, wrong in enumerate(bad)]
+    rows += [rows[5]]  # a copy
+    return pa.Table.from_pylist(rows)
+
+
+PRODUCTS = pa.table(
+    {
+        "product_id": ["tea", "Mug", "jam jar", "éclair"],
+        "category": ["food", "Ware", "food", "food"],
+    }
+)
+
+
+def on_both(
+    server: Server, folder: Path, tables: dict[str, pa.Table], vars: dict[str, Any]
+) -> tuple[Shop, PostgresShop]:
+    """Return the same shop on either engine; ties that a text breaks are broken alike."""
+    shops = (
+        Shop(folder / "duckdb", vars),
+        PostgresShop(
+            folder / "postgres", vars, output=server.output(server.new_database(bytewise=True))
+        ),
+    )
+    for shop in shops:
+        shop.folder.mkdir()
+        for name, rows in tables.items():
+            shop.write(name, rows)
+    return shops
+
+
+def done(shop: Shop, *args: str) -> str:
+    """Run a command as a user does, which must succeed, and return what it printed."""
+    ran = shop.run_apart(*args)
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    return ran.stdout
+
+
+def differences(duck: Shop, postgres: PostgresShop) -> dict[str, str]:
+    """Compare every model's rows, but for the ledger's, and say of each that differs what does."""
+    found = {}
+    with duckdb.connect(duck.path, read_only=True) as connection:
+        names = connection.execute(
+            "select table_schema, table_name from information_schema.tables "
+            "where table_schema in ('analytics_trendcast', 'analytics_marts') order by 1, 2"
+        ).fetchall()
+        assert len(names) > 100
+        for schema, name in names:
+            described = connection.execute(f'describe "{schema}"."{name}"').fetchall()
+            columns = [row[0] for row in described if row[0] not in OF_ITS_OWN]
+            # The ledger's, and what is made of it: runs have names of their own. And a model in Python, which DuckDB alone runs.
+            if "run_id" in columns or not columns or name == "int_public_holidays":
+                continue
+            at = f'from "{schema}"."{name}"'
+            if name in (
+                "ftr_design",
+                "ftr_cutoff",
+            ):  # of every period they are the joins of all else
+                t = "cutoff_t" if name == "ftr_design" else "t"
+                at += f" where {t} in (select cutoff_t from analytics_trendcast.int_cutoffs)"
+            sql = f"select {', '.join(quoted(c) for c in columns)} {at}"
+            difference = compared(connection.sql(sql).to_arrow_table(), postgres.table(sql))
+            if difference:
+                found[name] = difference
+    return found
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def is_number(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
+
+
+def compared(ours: pa.Table, theirs: pa.Table) -> str | None:
+    """Say how two tables differ beyond the tolerance; rows are matched by all that is not a fraction."""
+    if len(ours) != len(theirs):
+        return f"{len(ours)} rows, {len(theirs)} on Postgres"
+    numbers = [c for c in ours.column_names if is_number(ours[c]) or is_number(theirs[c])]
+    keys = [c for c in ours.column_names if c not in numbers]
+
+    def ordered(table: pa.Table) -> pa.Table:
+        with duckdb.connect() as connection:
+            connection.register("rows", table)
+            rounded = [f"round(cast({quoted(c)} as double), 3)" for c in numbers]
+            listed = [f"cast({quoted(c)} as varchar) as {quoted(c)}" for c in keys]
+            listed += [f"cast({quoted(c)} as double) as {quoted(c)}" for c in numbers]
+            order = ", ".join([*map(quoted, keys), *rounded])
+            sql = f"select {', '.join(listed)} from rows order by {order}"
+            return connection.sql(sql).to_arrow_table()
+
+    ours, theirs = ordered(ours), ordered(theirs)
+    for name in keys:
+        pairs = zip(ours[name].to_pylist(), theirs[name].to_pylist(), strict=True)
+        other = next(((a, b) for a, b in pairs if a != b), None)
+        if other:
+            return f"{name}: {other[0]!r}, {other[1]!r} on Postgres"
+    for name in numbers:
+        a, b = (t[name].to_numpy(zero_copy_only=False).astype(float) for t in (ours, theirs))
+        if (np.isnan(a) != np.isnan(b)).any():
+            return f"{name}: null on one of them"
+        off = np.nan_to_num(np.abs(a - b) / np.maximum(1, np.abs(a)))
+        if off.max(initial=0) > TOLERANCE:
+            row = int(off.argmax())
+            return f"{name}: {a[row]!r}, {b[row]!r} on Postgres"
+    return None
+
+
+def test_what_differs_is_seen() -> None:
+    rows = pa.table({"k": ["a", "b"], "x": [1.0, None]})
+    assert compared(rows, rows.take([1, 0])) is None
+    assert compared(rows, pa.table({"k": ["a", "b"], "x": [1.0 + 1e-9, None]})) is None
+    for other in (
+        pa.table({"k": ["a", "c"], "x": [1.0, None]}),
+        pa.table({"k": ["a", "b"], "x": [1.0 + 1e-5, None]}),
+        pa.table({"k": ["a", "b"], "x": [1.0, 2.0]}),
+        rows.slice(1),
+    ):
+        assert compared(rows, other) is not None
+
+
+@pytest.fixture(scope="module")
+def small(server: Server, tmp_path_factory: pytest.TempPathFactory) -> PostgresShop:
+    """A shop on Postgres after a run of the regression."""
+    lines = lines_of(100)
+    vars = shop_vars(
+        lines, PRODUCTS, static_attributes=["category"], models=["ridge"], backtest_folds=3
+    )
+    folder = tmp_path_factory.mktemp("small")
+    shop = PostgresShop(folder, vars, output=server.output(server.new_database()))
+    shop.write("order_lines", lines)
+    shop.write("products", PRODUCTS)
+    done(shop, "run")
+    return shop
+
+
+def test_a_run_commits_and_serves_forecasts(small: PostgresShop) -> None:
+    (run,) = small.query("select * from analytics_trendcast.runs")
+    assert run["status"] == "committed" and run["forecasts_rows"] == 4 * 7 * 2
+    served = small.query("select distinct run_id from analytics_marts.fct_forecasts")
+    assert served == [{"run_id": run["run_id"]}]
+    reasons = small.query(
+        "select rejection_reason as why from analytics_trendcast.int_order_lines_rejected order by 1"
+    )
+    assert [row["why"] for row in reasons if row["why"] != "duplicate_line"] == [
+        *("missing_product", "unreadable_date", "unreadable_quantity", "unreadable_revenue")
+    ]
+
+
+def test_steps_on_their_own(small: PostgresShop) -> None:
+    before = small.query("select count(*) as n from analytics_trendcast.runs")[0]["n"]
+    for step in ("train", "backtest", "forecast"):
+        done(small, step)
+    done(small, "forecast", "--series", "product_id=tea")
+    after = small.query(
+        "select command, n_series from analytics_trendcast.runs order by finished_at"
+    )
+    assert [row["command"] for row in after[before:]] == [
+        "train",
+        "backtest",
+        "forecast",
+        "forecast",
+    ]
+    assert after[-1]["n_series"] == 1
+    assert "committed" in done(small, "runs")
+    assert "fail" not in done(small, "doctor")
+
+
+def test_a_second_run_waits_for_the_first(small: PostgresShop, tmp_path: Path) -> None:
+    with run_alone(
+        small.output, 'trendcast "{dbname}"."analytics_trendcast"."runs"'.format(**small.output)
+    ):
+        ran = small.run_apart("forecast", "--artifacts-dir", str(tmp_path))
+    assert ran.returncode == 1
+    assert "Another trendcast run is under way on this database" in ran.stderr
+
+
+DUCKDB_ONLY = ("publish", "audit", "reproduce")
+
+
+@pytest.mark.parametrize("command", DUCKDB_ONLY)
+def test_what_only_duckdb_can_names_the_engine_and_the_alternative(
+    small: PostgresShop, command: str
+) -> None:
+    arguments = ["20260101T000000-aaaaaa"] if command == "reproduce" else []
+    ran = small.run_apart(command, *arguments)
+    assert ran.returncode == UsageError.exit_code
+    assert f"`trendcast {command}` runs on duckdb; the target is postgres 127.0.0.1" in ran.stderr
+    assert len(ran.stderr.split("postgres 127.0.0.1")[1]) > 60  # and what to do
+
+
+def dbt(shop: Shop, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run dbt alone on a shop, as an analytics engineer does."""
+    at = ["--project-dir", str(shop.project_dir), "--profiles-dir", str(REPO / "profiles")]
+    return subprocess.run(
+        [sys.executable, "-m", "dbt.cli.main", *args, *at, "--vars", json.dumps(shop.vars)],
+        env=shop.environment,
+        cwd=shop.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_dbt_alone_does_not_forget_the_holidays(small: PostgresShop) -> None:
+    ran = small.run_apart("run", "--vars", '{"holiday_country": "XX"}')
+    assert ran.returncode == UsageError.exit_code and "Valid: AD, AE" in ran.stderr
+    german = PostgresShop(small.folder, small.vars | {"holiday_country": "DE"}, output=small.output)
+    ran = dbt(german, "compile", "--select", "int_holidays")
+    assert ran.returncode and "Run `trendcast prepare`" in ran.stdout
+    assert "public holidays were listed anew" in done(german, "prepare")
+    ran = dbt(german, "build", "--select", "int_holidays")
+    assert ran.returncode == 0, ran.stdout
+    (row,) = german.query(
+        "select count(*) as n from analytics_trendcast.int_holidays where name = 'Christmas Day'"
+    )
+    assert row["n"] == 1
+    # As the other tests of this shop know it; with the views that went with the tables they are on.
+    assert dbt(small, "run", "--select", "int_holidays+").returncode == 0
+
+
+def test_the_marts_commands_and_the_report(small: PostgresShop, tmp_path: Path) -> None:
+    rows = "select count(*) as n, count(distinct (series_id, t)) as d from analytics_trendcast.{}"
+    panel = [small.query(rows.format(name)) for name in ("int_sales_filled", "ftr_history")]
+    assert panel[0][0]["n"] == panel[0][0]["d"] == panel[1][0]["n"] > 300
+    done(small, "run")
+    # What a second build made has taken the place of what the first had.
+    assert [small.query(rows.format(name)) for name in ("int_sales_filled", "ftr_history")] == panel
+    assert "series" in done(small, "whatif", "--set", "price=-10%", "--where", "product_id=tea")
+    (row,) = small.query("select count(*) as n from analytics_marts.fct_scenarios")
+    assert row["n"] == 1
+    python, m, package, *options = small.command("inventory")
+    ran = subprocess.run(
+        [python, m, package, "simulate", *options],
+        env=small.environment,
+        cwd=small.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0 and "normal safety stock" in ran.stdout, ran.stderr + ran.stdout
+    page = tmp_path / "report.html"
+    done(small, "tune", "classical", "--trials", "1")
+    (row,) = small.query("select count(*) as n from analytics_trendcast.tuning_trials")
+    assert row["n"] > 0
+    done(small, "report", "--out", str(page))
+    assert page.stat().st_size > 50_000
+
+
+def test_a_commit_that_fails_leaves_nothing(small: PostgresShop) -> None:
+    """The run's own row is the last; where it is refused, no other row stays."""
+    count = "select (select count(*) from analytics_trendcast.forecasts) as n"
+    before = small.query(count)
+    rule = "alter table analytics_trendcast.runs {} constraint refused {}"
+    with connect(small.output, read_only=False) as warehouse:
+        warehouse.execute(rule.format("add", "check (status <> 'committed') not valid"))
+    ran = small.run_apart("forecast")
+    with connect(small.output, read_only=False) as warehouse:
+        warehouse.execute(rule.format("drop", ""))
+    assert ran.returncode == 1 and "refused" in ran.stderr
+    assert small.query(count) == before
+    newest = small.query(
+        "select status, error from analytics_trendcast.runs order by finished_at desc limit 1"
+    )
+    assert newest[0]["status"] == "failed" and "refused" in newest[0]["error"]
+    done(small, "forecast")
+
+
+def test_a_notebook_reads_it(small: PostgresShop) -> None:
+    import trendcast
+
+    with small.entered():
+        shop = trendcast.open(
+            small.project_dir, profiles_dir=REPO / "profiles", target="postgres", vars=small.vars
+        )
+        frame = shop.forecast("tea")
+        assert len(frame) == 7 and frame["mean"].min() >= 0
+        assert set(shop.series()["series_id"]) == set(PRODUCTS["product_id"].to_pylist())
+
+
+def test_the_matrix_in_the_docs_is_whole() -> None:
+    """Every command has a row, and what is not there on Postgres are the commands tested above."""
+    rows = [
+        [cell.strip() for cell in line.strip("| \n").split("|")]
+        for line in (REPO / "docs" / "engines.md").read_text().splitlines()
+        if line.startswith("| `trendcast ")
+    ]
+    cells = {row[0].strip("`").removeprefix("trendcast "): row[2] for row in rows}
+    names = set(typer.main.get_command(cli.app).commands)
+    assert set(cells) == names
+    assert {name for name, cell in cells.items() if cell == "no"} == set(DUCKDB_ONLY)
+    assert set(cells.values()) <= {"works", "differs", "no"}
+
+
+def test_another_password_is_no_sql(small: PostgresShop) -> None:
+    odd = small.output | {"password": "it's \\ a 'secret' dbname=other"}
+    with connect(odd, read_only=True) as warehouse:
+        assert warehouse.query("select current_database() as name").to_pylist() == [
+            {"name": small.output["dbname"]}
+        ]
+
+
+@pytest.mark.slow
+def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) -> None:
+    """With every optional source, and the policies that take windows no other shop has."""
+    lines = lines_of(130)
+    days = [dt.date(2025, 9, 1) + dt.timedelta(days=i) for i in range(150)]
+    tables = {
+        "order_lines": lines,
+        "products": PRODUCTS,
+        "promotions": pa.table(
+            {
+                "product_id": ["tea", "Mug"] * 5,
+                "start_date": [days[30 * (i // 2)] for i in range(10)],
+                "end_date": [days[30 * (i // 2) + 5] for i in range(10)],
+                "display": [1.0, 0.5] * 5,
+                "feature": [0.0, 1.0] * 5,
+            }
+        ),
+        "inventory": pa.table(
+            {
+                "product_id": [p for p in PRODUCTS["product_id"].to_pylist() for _ in days[:130]],
+                "date": days[:130] * 4,
+                "on_hand": [float(i * 7 % 23) for i in range(4 * 130)],
+            }
+        ),
+        "reviews": pa.table(
+            {
+                "product_id": ["tea", "Mug", "tea"],
+                "reviewed_at": ["2025-09-03", "2025-10-01 10:00", "2025-12-24"],
+                "rating": [5, 3, 4],
+            }
+        ),
+        "supply": pa.table(
+            {
+                "product_id": ["tea", "Mug"],
+                "supplier": ["Ems & Co.", "Öst"],
+                "lead_time_days": [3.0, 10.0],
+                "unit_cost": [1.1, None],
+                "pack_size": [6.0, 1.0],
+            }
+        ),
+        "events": pa.table({"date": [days[10], days[140]], "name": ["fair", None]}),
+    }
+    vars = shop_vars(
+        lines,
+        PRODUCTS,
+        static_attributes=["category"],
+        series_key=["product_id", "location_id"],
+        order_timezone="Europe/Berlin",
+        holiday_country="DE",
+        models=["seasonal_naive", "classical"],
+        features={"quantiles": True},
+        gap_fill={"quantity": "median", "price": "linear", "revenue": "seasonal"},
+        outliers="hampel",
+        stockout_chance=0.001,
+        robust_bound=10,
+        robust_bound_lines=5,
+        promotions_table="promotions",
+        promotion_columns={
+            name: name for name in ("product_id", "start_date", "end_date", "display", "feature")
+        },
+        inventory_table="inventory",
+        inventory_columns={name: name for name in ("product_id", "date", "on_hand")},
+        reviews_table="reviews",
+        supply_table="supply",
+        supply_columns={
+            name: name
+            for name in ("product_id", "supplier", "lead_time_days", "unit_cost", "pack_size")
+        },
+        events_table="events",
+    )
+    duck, postgres = on_both(server, tmp_path, tables, vars)
+    for shop in (duck, postgres):
+        done(shop, "run", "--no-backtest")
+    assert differences(duck, postgres) == {}
+
+
+@pytest.mark.slow
+def test_the_demo_is_duckdbs_row_for_row(server: Server, tmp_path: Path) -> None:
+    vars = {"models": ["seasonal_naive", "classical", "ridge", "ensemble"]}
+    duck, postgres = on_both(server, tmp_path, {}, vars)
+    for shop in (duck, postgres):
+        done(shop, "demo")
+        done(shop, "customers")
+        done(shop, "whatif", "--set", "price=-10%")
+    assert differences(duck, postgres) == {}
+    ran = dbt(postgres, "test", "--select", "test_type:unit")
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    assert re.search(r"PASS=1\d\d WARN=0 ERROR=0 SKIP=0", ran.stdout)
+    # Models read features in single precision, and what they learn is as near as that.
+    sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
+    for columns, tolerance in (("mean", 1e-3), ("q10, q50, q90", 1.0)):
+        ours, theirs = duck.query(sql.format(columns)), postgres.query(sql.format(columns))
+        assert len(ours) == len(theirs) == 295 * 28
+        off = max(abs(a[c] - b[c]) for a, b in zip(ours, theirs, strict=True) for c in a)
+        assert off <= tolerance, (columns, off)
+    raw = pq.read_metadata(REPO / "dbt_project" / "demo_shop" / "transactions.parquet").num_rows
+    (row,) = postgres.query("select count(*) as n from analytics_trendcast.int_order_lines_checked")
+    assert row["n"] == raw
