@@ -142,6 +142,13 @@ def test_dates_and_quantities_alone_are_one_series(tmp_path: Path) -> None:
     assert proposed(path, product_id="colour")["order_columns"]["product_id"] == '"colour"'
 
 
+def test_the_only_times_of_a_csv_are_when_it_was_ordered(tmp_path: Path) -> None:
+    sql = "select timestamp '2024-01-01 08:00:00' + interval (i) hour as bought_at, 'a' as sku, 1 + i % 7 as qty from range(99) as n(i)"
+    assert (
+        proposed(csv(tmp_path / "orders.csv", sql))["order_columns"]["ordered_at"] == '"bought_at"'
+    )
+
+
 def test_files_that_are_parts_of_one_table(tmp_path: Path) -> None:
     for month in range(3):
         rows = f"select date '2024-01-01' + cast(i as int) as sold_on, 'p' || i % 4 as sku, 1 as units from range({40 * month}, {40 * month + 40}) as n(i)"
