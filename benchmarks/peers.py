@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 
 import pandas as pd  # noqa: TID253
 
 INTERVALS = (50, 80, 90, 95)
+LEVELS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
+QUANTILES = ("q025", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q975")
 NAMES = {("lo", 95): "q025", ("lo", 90): "q05", ("lo", 80): "q10", ("lo", 50): "q25"}
 NAMES |= {("hi", 50): "q75", ("hi", 80): "q90", ("hi", 90): "q95", ("hi", 95): "q975"}
 FREQUENCY = {"day": "D", "week": "W-MON", "month": "MS"}
@@ -102,16 +105,96 @@ def boosted(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
     return pd.concat(found)
 
 
+def neural(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
+    """Forecast with a network of neuralforecast, its own defaults but for quantiles and what scales a series.
+
+    Networks trained on quantiles have no mean; the mean of the nine is taken for it.
+    """
+    import torch
+    from neuralforecast import NeuralForecast
+    from neuralforecast import models as networks
+    from neuralforecast.losses.pytorch import DistributionLoss, MQLoss
+
+    torch.set_num_threads(about["jobs"])
+    season, horizon = about["season_length"], about["horizon"]
+    counts = (train.y >= 0).all() and (train.y % 1 == 0).all()
+    spread = DistributionLoss(
+        "NegativeBinomial" if counts else "StudentT", level=list(INTERVALS), return_params=False
+    )
+    shortest = int(train.groupby("unique_id").size().min())
+    network = getattr(networks, name)(
+        h=horizon,
+        input_size=max(min(2 * max(season, horizon), 4 * horizon), 8),
+        loss=spread if name == "DeepAR" else MQLoss(level=list(INTERVALS)),
+        # DeepAR of a negative binomial must see counts; the robust scale of sparse demand is zero.
+        scaler_type="identity" if name == "DeepAR" and counts else "standard",
+        start_padding_enabled=shortest < 3 * max(season, horizon),
+        random_seed=7,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    engine = NeuralForecast([network], FREQUENCY[about["grain"]])
+    engine.fit(train)
+    rows = engine.predict().reset_index(drop=True)
+    sides = {f"{name}-{side}-{level}": ours for (side, level), ours in NAMES.items()}
+    sides[f"{name}-median"] = "q50"
+    out = rows.rename(columns=lambda column: sides.get(column.removesuffix(".0"), column))
+    out["mean"] = rows[name] if name == "DeepAR" else out[list(QUANTILES)].mean(axis=1)
+    return tidy(out)
+
+
+def autogluon(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
+    """Forecast with AutoGluon's ensemble of what it can train here: no weights are downloaded."""
+    from autogluon.timeseries import TimeSeriesDataFrame, TimeSeriesPredictor
+
+    frame = TimeSeriesDataFrame.from_data_frame(
+        train[["unique_id", "ds", "y"]], id_column="unique_id", timestamp_column="ds"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = TimeSeriesPredictor(
+            prediction_length=about["horizon"],
+            freq=FREQUENCY[about["grain"]],
+            target="y",
+            quantile_levels=list(LEVELS),
+            eval_metric="WQL",
+            path=folder,
+            verbosity=1,
+        )
+        predictor.fit(
+            frame,
+            presets="high_quality",
+            excluded_model_types=["Chronos", "Chronos2", "Toto"],
+            time_limit=about["seconds"],
+            random_seed=7,
+        )
+        rows = predictor.predict(frame).reset_index()
+    columns = {str(level): q for q, level in zip(QUANTILES, LEVELS, strict=True)}
+    columns |= {"item_id": "unique_id", "timestamp": "ds"}
+    return tidy(rows.rename(columns=columns))
+
+
 def renamed(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Give columns the ledger's names; demand is not negative, and the quantiles are ordered."""
+    """Give the columns of Nixtla's intervals the ledger's names."""
     columns = {name: "mean"}
     columns |= {f"{name}-{side}-{level}": ours for (side, level), ours in NAMES.items()}
     out = rows.rename(columns=columns)
     out["q50"] = out["mean"]
-    quantiles = ["q025", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q975"]
+    return tidy(out)
+
+
+def tidy(out: pd.DataFrame) -> pd.DataFrame:
+    """Keep what is scored; demand is not negative, and the quantiles are ordered."""
+    quantiles = list(QUANTILES)
     out[quantiles] = out[quantiles].clip(lower=0).cummax(axis=1)
     out["mean"] = out["mean"].clip(lower=0)
     return out[["unique_id", "ds", "mean", *quantiles]].fillna(0)
+
+
+KINDS = {"LightGBM": boosted, "AutoGluon": autogluon}
+KINDS |= dict.fromkeys(("LSTM", "NHITS", "DeepAR"), neural)
 
 
 def main() -> None:
@@ -124,7 +207,7 @@ def main() -> None:
     for name in about["models"]:
         start = time.perf_counter()
         try:
-            rows = (boosted if name == "LightGBM" else statistical)(name, train, about)
+            rows = KINDS.get(name, statistical)(name, train, about)
             made.append(rows.assign(model=name))
             told[name] = {"seconds": round(time.perf_counter() - start, 1)}
         except Exception as error:  # one peer that cannot take a data set must not end the others
