@@ -1,6 +1,7 @@
 """Accuracy on public data sets, on the real path (warehouse, dbt, CLI), beside peers on the same split.
 
-``python -m benchmarks.accuracy --data DIR [--sets m5,hospital] [--peers-python PATH] [--window 1] [--json]``.
+``python -m benchmarks.accuracy --data DIR [--sets m5,hospital] [--peers-python PATH] [--autogluon-python PATH]
+[--window 1] [--json]``.
 Only lines up to the cutoff are in the warehouse. ``--window 0``, the last window of each set, is for reporting;
 settings are chosen on ``--window 1`` and the backtests before it, never on the last.
 """
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -25,24 +26,35 @@ from benchmarks.common import Report, arguments, say
 from benchmarks.datasets import DATASETS, Split
 from benchmarks.metrics import QUANTILES, WRMSSE, Truth, owa
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 REPO = Path(__file__).resolve().parent.parent
 OURS = "trendcast"  # what fct_forecasts serves: each class by its champion
 NAIVE = "seasonal_naive"
 PEERS = ("Naive", "SeasonalNaive", "AutoETS", "AutoTheta", "CrostonOptimized", "TSB", "LightGBM")
+PEERS += ("LSTM", "NHITS", "DeepAR")
 # Fitted one series at a time, at about a tenth of a second each.
 SLOW_PEERS, MANY_SERIES = ("AutoETS", "AutoTheta"), 5000
+AUTOGLUON = ("AutoGluon",)
+AUTOGLUON_SECONDS = 600
 SHOWN = ("mase", "mase_of_median", "wape", "bias", "wql", "scaled_pinball")
 SHOWN += ("coverage_80", "coverage_95", "coverage_80_split", "coverage_95_split")
 SHOWN += ("smape", "owa", "wrmsse", "seconds", "peak_gb")
 
 
-def run_trendcast(split: Split, warehouse: Path, folder: Path) -> dict[str, Any]:
-    """Run the main job in a new process; return its wall time, peak memory and summary."""
-    environment = os.environ | {
+def our_environment(warehouse: Path, folder: Path) -> dict[str, str]:
+    """Return the variables that let the project work on a warehouse and leave its files in a folder."""
+    return {
         "TRENDCAST_DUCKDB_PATH": str(warehouse),
         "DBT_TARGET_PATH": str(folder / "target"),
         "DBT_LOG_PATH": str(folder / "logs"),
     }
+
+
+def run_trendcast(split: Split, warehouse: Path, folder: Path) -> dict[str, Any]:
+    """Run the main job in a new process; return its wall time, peak memory and summary."""
+    environment = os.environ | our_environment(warehouse, folder)
     at = ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
     command = [sys.executable, "-m", "trendcast", "run", "--json", "--vars", json.dumps(split.vars)]
     out = folder / "run.json"
@@ -82,20 +94,22 @@ def our_forecasts(warehouse: Path) -> dict[str, pa.Table]:
 
 
 def peer_forecasts(
-    split: Split, truth: Truth, python: Path, folder: Path
+    split: Split, truth: Truth, python: Path, folder: Path, peers: Sequence[str]
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """Run the peers that a set of this size allows; return their forecasts and what each told."""
     many = len(truth.series) > MANY_SERIES
-    models = [name for name in PEERS if not (many and name in SLOW_PEERS)]
+    models = [name for name in peers if not (many and name in SLOW_PEERS)]
     about = {
         "grain": split.dataset.grain,
         "horizon": split.dataset.horizon,
         "season_length": split.dataset.season_length,
         "models": models,
         "jobs": 2,
+        "seconds": AUTOGLUON_SECONDS,
     }
     train, out = folder / "train.parquet", folder / "peers.parquet"
     pq.write_table(split.train, train)
+    out.unlink(missing_ok=True)
     command = [str(python), str(REPO / "benchmarks" / "peers.py"), str(train), str(out)]
     # The peer's Python must not find our packages.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
@@ -108,13 +122,19 @@ def peer_forecasts(
     )
     told = json.loads(done.stdout.splitlines()[-1])
     if many:
-        told |= {name: {"error": "left out: too many series"} for name in SLOW_PEERS}
+        told |= {
+            name: {"error": "left out: too many series"} for name in SLOW_PEERS if name in peers
+        }
+    if not out.exists():  # none of them could
+        return {}, told
     rows = pq.read_table(out)
     names = rows.column("model")
     return {name: rows.filter(pa.compute.equal(names, name)) for name in models}, told
 
 
-def benchmark(name: str, data: Path, window: int, peers_python: Path | None) -> dict[str, Any]:
+def benchmark(
+    name: str, data: Path, window: int, pythons: Mapping[Path, Sequence[str]]
+) -> dict[str, Any]:
     """Score one data set; returns model to scores."""
     dataset = DATASETS[name]
     with tempfile.TemporaryDirectory() as text:
@@ -126,9 +146,9 @@ def benchmark(name: str, data: Path, window: int, peers_python: Path | None) -> 
         ran = run_trendcast(split, warehouse, folder)
         forecasts = our_forecasts(warehouse)
         told: dict[str, Any] = {OURS: {"seconds": ran["seconds"], "peak_gb": ran["peak_gb"]}}
-        if peers_python:
-            say(f"{name}: peers ...")
-            theirs, theirs_told = peer_forecasts(split, truth, peers_python, folder)
+        for python, peers in pythons.items():
+            say(f"{name}: {', '.join(peers)} ...")
+            theirs, theirs_told = peer_forecasts(split, truth, python, folder, peers)
             # A peer of the same name as a model of ours is told apart.
             forecasts |= {f"peer {k}": rows for k, rows in theirs.items() if len(rows)}
             told |= {f"peer {k}": v for k, v in theirs_told.items()}
@@ -180,14 +200,23 @@ def main() -> None:
     parser = arguments("Accuracy on public data sets, beside peers.")
     parser.add_argument("--sets", default=",".join(DATASETS), help="comma-separated")
     parser.add_argument("--peers-python", type=Path, help="a Python with requirements-peers.txt")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which of them, comma-separated")
+    parser.add_argument(
+        "--autogluon-python", type=Path, help="a Python with requirements-autogluon.txt"
+    )
     parser.add_argument("--window", type=int, default=0, help="windows before the last; tune on 1")
     args = parser.parse_args()
+    pythons: dict[Path, Sequence[str]] = {}
+    if args.peers_python:
+        pythons[args.peers_python] = args.peers.split(",")
+    if args.autogluon_python:
+        pythons[args.autogluon_python] = AUTOGLUON
     report = Report("accuracy")
     sets: dict[str, Any] = {}
     for name in args.sets.split(","):
         if name not in DATASETS:
             raise SystemExit(f"Unknown set {name!r}. Valid: {', '.join(DATASETS)}.")
-        sets[name] = benchmark(name, args.data, args.window, args.peers_python)
+        sets[name] = benchmark(name, args.data, args.window, pythons)
         _show(name, sets[name])
     for measure in ("mase", "mase_of_median", "scaled_pinball"):
         for model, value in geometric_means(sets, measure).items():

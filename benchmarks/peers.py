@@ -212,9 +212,10 @@ def main() -> None:
             told[name] = {"seconds": round(time.perf_counter() - start, 1)}
         except Exception as error:  # one peer that cannot take a data set must not end the others
             told[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
-    out = pd.concat(made)
-    out["ds"] = pd.to_datetime(out["ds"]).dt.date
-    out.to_parquet(out_path, index=False)
+    if made:
+        out = pd.concat(made)
+        out["ds"] = pd.to_datetime(out["ds"]).dt.date
+        out.to_parquet(out_path, index=False)
     print(json.dumps(told))
 
 

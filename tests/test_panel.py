@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.models.panels import read_panel
 from trendcast.panel import Panel, PanelError, Roles, season_steps
 
 HORIZON, SEASON = 5, 3
@@ -52,7 +53,8 @@ def tables(end: int = END, starts: dict[str, int] = STARTS) -> tuple[pa.Table, p
 
 
 def build(*given: pa.Table, roles: Roles = ROLES) -> Panel:
-    return Panel.from_arrow(*(given or tables()), roles, horizon=HORIZON, season_length=SEASON)
+    history, known, static = given or tables()
+    return read_panel(history, known, static, roles, horizon=HORIZON, season_length=SEASON)
 
 
 def changed(table: pa.Table, column: str, row: int, new: object) -> pa.Table:
@@ -69,7 +71,7 @@ def assert_same(left: Panel, right: Panel) -> None:
         )
 
 
-def test_from_arrow_keeps_rows_order_and_roles():
+def test_reading_keeps_order_and_roles():
     panel = build()
     assert panel.series_id.tolist() == ["b", "a", "c"]
     assert (panel.end, panel.n_series) == (END, 3)
@@ -187,6 +189,19 @@ def test_known_rows_beyond_what_is_needed_are_ignored():
     assert_same(build(history, wider, static), build())
 
 
+def test_what_all_series_share_may_come_from_the_calendar():
+    history, known, static = tables()
+    periods = list(range(END + HORIZON + 1))
+    calendar = pa.table({"t": periods, "weekday": [t % SEASON == 0 for t in periods]})
+    about = {"horizon": HORIZON, "season_length": SEASON}
+    own = known.drop_columns(["weekday"])
+    found = read_panel(history, own, static, ROLES, calendar=calendar.slice(0), **about)
+    assert_same(found, build())
+    short = calendar.slice(0, END)
+    with pytest.raises(PanelError, match="calendar table, .* t 12 is missing"):
+        read_panel(history, own, static, ROLES, calendar=short, **about)
+
+
 def test_missing_feature_is_zero_and_integers_and_decimals_are_numbers():
     history, known, static = tables()
     history = changed(history, "mean", 3, None)
@@ -196,10 +211,17 @@ def test_missing_feature_is_zero_and_integers_and_decimals_are_numbers():
     assert build(history, known, static).history[1, 1] == np.float32(0.05)
 
 
-def swapped(table: pa.Table) -> pa.Table:
-    order = list(range(table.num_rows))
-    order[1], order[-1] = order[-1], order[1]
-    return table.take(order)
+def test_rows_may_come_in_any_order():
+    history, known, static = tables()
+    rng = np.random.default_rng(0)
+    mixed = [t.take(pa.array(rng.permutation(t.num_rows))) for t in (history, known)]
+    assert_same(build(*mixed, static).select([2, 0, 1]), build().select(in_order(mixed[0])))
+
+
+def in_order(history: pa.Table) -> list[int]:
+    """Positions in the usual panel of the series as a mixed one has them, for the same selection of both."""
+    series = list(dict.fromkeys(history.column("series_id").to_pylist()))
+    return [list(STARTS).index(series[i]) for i in (2, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -210,14 +232,16 @@ def swapped(table: pa.Table) -> pa.Table:
         (lambda h, k, s: (h, k, s.drop_columns(["colour"])), "static table lacks .'colour'."),
         (lambda h, k, s: (h.slice(0, 0), k, s), "history table has no rows"),
         (lambda h, k, s: (changed(h, "t", 2, 5), k, s), "series 'b': t 5 is there twice"),
-        (lambda h, k, s: (changed(h, "t", 2, 9), k, s), "series 'b': t 5 is followed by 9"),
-        (lambda h, k, s: (swapped(h), k, s), "not ordered by 'series_id'"),
+        (lambda h, k, s: (changed(h, "t", 2, 9), k, s), "series 'b': t 6 is missing"),
         (lambda h, k, s: (h.slice(0, 23), k, s), "'c' ends at period 11, others at 12"),
         (lambda h, k, s: (changed(h, "y", 10, None), k, s), "'a': column 'y' is nan in period 1"),
         (lambda h, k, s: (changed(h, "mean", 10, np.inf), k, s), "'a': column 'mean' is inf"),
-        (lambda h, k, s: (changed(h, "series_id", 1, None), k, s), "1 rows without 'series_id'"),
-        (lambda h, k, s: (h, k.slice(0, k.num_rows - 1), s), "covers periods 11 to 16, needed"),
-        (lambda h, k, s: (h, k.slice(14), s), "known table lacks 1 series, such as 'b'"),
+        (lambda h, k, s: (changed(h, "series_id", 1, None), k, s), "rows without 'series_id'"),
+        (
+            lambda h, k, s: (h, k.slice(0, k.num_rows - 1), s),
+            "known table, series 'c': t 17 is missing; needed is every period from 11 to 17",
+        ),
+        (lambda h, k, s: (h, k.slice(14), s), "known table, series 'b': t 4 is missing"),
         (lambda h, k, s: (h, k, s.slice(1)), "static table lacks 1 series, such as 'c'"),
         (lambda h, k, s: (h, k, pa.concat_tables([s, s])), "series 'c' twice"),
     ],

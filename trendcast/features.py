@@ -203,31 +203,31 @@ class Features:
 
     @cached_property
     def panel(self) -> Panel:
-        """The whole panel as contiguous arrays, pulled once."""
+        """The whole panel as contiguous arrays, pulled once and without an order, which the engine would have to sort for."""
         from trendcast.panel import Panel, Roles
 
         history = self.project.with_role("history", "season")
         known = self.project.with_role("known")
         by_series = [quote(c.name) for c in known if c.model == "ftr_known"]
-        by_date = [f"calendar.{quote(c.name)}" for c in known if c.model == "ftr_calendar"]
+        by_date = [quote(c.name) for c in known if c.model == "ftr_calendar"]
         static = self.static_columns
-        series, known_series = map(self.text_order, ("series_id", "known.series_id"))
         history_columns = ", ".join(
             ["series_id", "t", "y", *(quote(c.name) for c in history if c.name != "y")]
         )
-        return Panel.from_arrow(
+        return Panel.read(
             self.query(
-                f"select {history_columns} from {self.relation('ftr_history')} order by {series}, t"
+                f"select series_id, min(t) as first, max(t) as last from {self.relation('ftr_history')} "
+                f"group by 1 order by {self.text_order('series_id')}"
             ),
-            self.query(
-                f"select known.series_id, known.t, {', '.join([*by_series, *by_date])} "
-                f"from {self.relation('ftr_known')} as known "
-                f"inner join {self.relation('ftr_calendar')} as calendar on known.t = calendar.t "
-                f"order by {known_series}, known.t"
+            self.batches(f"select {history_columns} from {self.relation('ftr_history')}"),
+            self.batches(
+                f"select {', '.join(['series_id', 't', *by_series])} from {self.relation('ftr_known')}"
             ),
+            # Apart, or what is the same for all series would go through the engine once for each.
+            self.query(f"select {', '.join(['t', *by_date])} from {self.relation('ftr_calendar')}"),
             self.query(
                 f"select {', '.join(['series_id', *map(quote, static)])} "
-                f"from {self.relation('ftr_static')} order by {series}"
+                f"from {self.relation('ftr_static')}"
             ),
             Roles(
                 history={c.name: c.unit for c in history if c.role == "history"},

@@ -8,7 +8,7 @@ numbers of columns: F history, G season, K known, S static.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -144,27 +144,35 @@ class Panel:
         return tuple(len(categories) + 1 for categories in self.static_categories)
 
     @classmethod
-    def from_arrow(
+    def read(
         cls,
-        history_table: pa.Table,
-        known_table: pa.Table,
+        spans: pa.Table,
+        history_rows: Iterable[pa.RecordBatch],
+        known_rows: Iterable[pa.RecordBatch],
+        calendar: pa.Table,
         static_table: pa.Table,
         roles: Roles,
         *,
         horizon: int,
         season_length: int,
     ) -> Panel:
-        """Build a panel from the three feature tables.
+        """Read a panel from the three feature tables, a batch at a time.
+
+        Every row is put where its series and period belong, so the tables need no order and nothing but the arrays is held.
 
         Parameters
         ----------
-        history_table : pyarrow.Table
-            One row per series and period, ordered by them: ``series_id``, the integer period ``t``,
-            the demand ``y`` and the columns of the roles history and season.
-        known_table : pyarrow.Table
-            One row per series and period, ordered by them: ``series_id``, ``t`` and the columns of
-            the role known, at least from each series' first period to ``end + horizon``. Other
-            series and periods are ignored.
+        spans : pyarrow.Table
+            One row per series, in the order of the panel: ``series_id``, ``first`` and ``last``, the integer periods of its first
+            and last row of history.
+        history_rows : iterable of pyarrow.RecordBatch
+            One row per series and period: ``series_id``, the integer period ``t``, the demand ``y`` and the columns of the roles
+            history and season.
+        known_rows : iterable of pyarrow.RecordBatch
+            One row per series and period: ``series_id``, ``t`` and the columns of the role known that the calendar has not, at least
+            from each series' first period to ``end + horizon``. Other series and periods are ignored. Not read if there is no such column.
+        calendar : pyarrow.Table
+            One row per period: ``t`` and the columns of the role known that are the same for all series.
         static_table : pyarrow.Table
             One row per series, in any order: ``series_id`` and the columns of the role static.
             Other series are ignored.
@@ -179,29 +187,34 @@ class Panel:
             Missing feature values are 0. Missing demand is an error.
         """
         history, season, known = tuple(roles.history), tuple(roles.season), tuple(roles.known)
-        _require(history_table, "history", (SERIES, PERIOD, DEMAND, *history, *season))
-        _require(known_table, "known", (SERIES, PERIOD, *known))
         _require(static_table, "static", (SERIES, *roles.static))
-        blocks = _Blocks.of(history_table, "history")
-        end = _common_end(blocks)
-        static, categories = _static(static_table, tuple(roles.static), blocks.series_id)
+        series_id, first, end = _spans(spans)
+        static, categories = _static(static_table, tuple(roles.static), series_id)
+        lengths = end + 1 - first
+        y, of_history, of_season = _place(
+            history_rows, [(DEMAND,), history, season], "history", series_id, first, lengths
+        )
+        own = tuple(column for column in known if column not in calendar.column_names)
+        (of_series,) = _place(known_rows, [own], "known", series_id, first, lengths + horizon)
+        of_known = _with_calendar(of_series, own, known, calendar, first, end + horizon)
+        offsets = _offsets(lengths)
         return cls(
-            series_id=blocks.series_id,
-            start=blocks.first,
+            series_id=series_id,
+            start=first,
             end=end,
             horizon=horizon,
             season_length=season_length,
-            y=_matrix(history_table, (DEMAND,), blocks, missing_is_error=True)[:, 0],
-            offsets=blocks.offsets,
-            history=_matrix(history_table, history, blocks),
+            y=y[:, 0],
+            offsets=offsets,
+            history=of_history,
             history_columns=history,
             history_units=tuple(roles.history.values()),
-            season=_matrix(history_table, season, blocks),
+            season=of_season,
             season_columns=season,
             season_units=tuple(roles.season.values()),
-            known=_known(known_table, known, blocks, end + horizon),
+            known=of_known,
             known_columns=known,
-            known_offsets=blocks.offsets + horizon * np.arange(len(blocks.series_id) + 1),
+            known_offsets=offsets + horizon * np.arange(len(series_id) + 1),
             static=static,
             static_columns=tuple(roles.static),
             static_categories=categories,
@@ -321,55 +334,36 @@ def season_steps(horizon: int, season_length: int) -> IntArray:
     return lead - season_length * -(-lead // season_length)
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    """Where each series' rows are in a table ordered by series and period."""
-
-    series_id: npt.NDArray[np.str_]  # [N]
-    offsets: IntArray  # [N + 1]
-    first: IntArray  # [N], period of the first row
-    last: IntArray  # [N], period of the last row
-
-    @classmethod
-    def of(cls, table: pa.Table, name: str) -> _Blocks:
-        if table.num_rows == 0:
-            raise PanelError(f"the {name} table has no rows")
-        codes, series = _encode(table, name)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))  # -1 is no code: row 0 starts a block
-        repeated = np.flatnonzero(np.bincount(codes[starts]) > 1)
-        if len(repeated):
-            raise PanelError(
-                f"the {name} table is not ordered by {SERIES!r}: series "
-                f"{_name(series, repeated[0])} comes in several places"
-            )
-        offsets = np.append(starts, len(codes))
-        period = _periods(table, name)
-        series_id = series[codes[starts]]
-        _check_consecutive(period, offsets, series_id, name)
-        return cls(series_id, offsets, period[starts], period[offsets[1:] - 1])
-
-
 def _name(series_id: npt.NDArray[np.str_], position: int | np.intp) -> str:
     """Return a series' name in quotes, for a message."""
     return repr(str(series_id[position]))
 
 
-def _encode(table: pa.Table, name: str) -> tuple[IntArray, npt.NDArray[np.str_]]:
-    """Return the code of each row and the series of each code."""
-    keys = table.column(SERIES)
-    if keys.null_count:
-        raise PanelError(f"the {name} table has {keys.null_count} rows without {SERIES!r}")
-    if not pa.types.is_dictionary(keys.type):
-        keys = pc.dictionary_encode(keys.cast(pa.large_string()))
-    merged = keys.unify_dictionaries().combine_chunks()
-    if isinstance(merged, pa.ChunkedArray):
-        merged = merged.chunk(0)
-    series = np.asarray(merged.dictionary.cast(pa.string()).to_pylist(), dtype=np.str_)
-    return merged.indices.to_numpy(zero_copy_only=False).astype(np.int64), series
+def _spans(table: pa.Table) -> tuple[npt.NDArray[np.str_], IntArray, int]:
+    """Return names [N], first periods [N] and the last one, which all series have in common."""
+    if table.num_rows == 0:
+        raise PanelError("the history table has no rows")
+    _check_keys(table, "history")
+    series_id = np.asarray(table.column(SERIES).cast(pa.string()).to_pylist(), dtype=np.str_)
+    first, last = (table.column(c).to_numpy().astype(np.int64) for c in ("first", "last"))
+    end = int(last.max())
+    short = np.flatnonzero(last != end)
+    if len(short):
+        raise PanelError(
+            f"series {_name(series_id, short[0])} ends at period {last[short[0]]}, "
+            f"others at {end}: every series must be filled up to the common end "
+            f"({len(short)} are not)"
+        )
+    return series_id, first, end
 
 
-def _periods(table: pa.Table, name: str) -> IntArray:
-    values = table.column(PERIOD)
+def _check_keys(rows: pa.Table | pa.RecordBatch, name: str) -> None:
+    if rows.column(SERIES).null_count:
+        raise PanelError(f"the {name} table has rows without {SERIES!r}")
+
+
+def _periods(rows: pa.RecordBatch, name: str) -> IntArray:
+    values = rows.column(PERIOD)
     if not pa.types.is_integer(values.type):
         raise PanelError(
             f"column {PERIOD!r} of the {name} table must be an integer period, is {values.type}"
@@ -380,63 +374,110 @@ def _periods(table: pa.Table, name: str) -> IntArray:
     return period
 
 
-def _check_consecutive(
-    period: IntArray, offsets: IntArray, series_id: npt.NDArray[np.str_], name: str
-) -> None:
-    step = np.diff(period)
-    step[offsets[1:-1] - 1] = 1  # from one series to the next anything goes
-    wrong = np.flatnonzero(step != 1)
-    if not len(wrong):
-        return
-    at = int(wrong[0])
-    which = _name(series_id, np.searchsorted(offsets, at, side="right") - 1)
-    came = "is there twice" if step[at] == 0 else f"is followed by {period[at + 1]}"
-    raise PanelError(
-        f"{name} table, series {which}: {PERIOD} {period[at]} {came}; "
-        f"periods must be consecutive and ascending"
-    )
-
-
-def _common_end(blocks: _Blocks) -> int:
-    end = int(blocks.last.max())
-    short = np.flatnonzero(blocks.last != end)
-    if len(short):
-        raise PanelError(
-            f"series {_name(blocks.series_id, short[0])} ends at period {blocks.last[short[0]]}, "
-            f"others at {end}: every series must be filled up to the common end "
-            f"({len(short)} are not)"
-        )
-    return end
-
-
-def _require(table: pa.Table, name: str, columns: Sequence[str]) -> None:
-    missing = [c for c in columns if c not in table.column_names]
+def _require(rows: pa.Table | pa.RecordBatch, name: str, columns: Sequence[str]) -> None:
+    has = rows.schema.names
+    missing = [c for c in columns if c not in has]
     if missing:
-        raise PanelError(f"the {name} table lacks {missing}; it has {table.column_names}")
+        raise PanelError(f"the {name} table lacks {missing}; it has {has}")
 
 
-def _matrix(
-    table: pa.Table, columns: Sequence[str], blocks: _Blocks, *, missing_is_error: bool = False
+def _with_calendar(
+    of_series: FloatArray,
+    own: tuple[str, ...],
+    known: tuple[str, ...],
+    calendar: pa.Table,
+    first: IntArray,
+    last: int,
 ) -> FloatArray:
-    """Return the columns as float32 [R, F]; missing values become 0 or an error."""
-    out = np.empty((table.num_rows, len(columns)), np.float32)
-    for j, column in enumerate(columns):
-        at = 0
-        for chunk in table.column(column).chunks:
-            out[at : at + len(chunk), j] = _floats(chunk, column)
-            at += len(chunk)
-        bad = np.isinf(out[:, j])
-        if missing_is_error:
-            bad |= np.isnan(out[:, j])
-        if bad.any():
-            row = int(np.argmax(bad))
-            i = np.searchsorted(blocks.offsets, row, side="right") - 1
-            raise PanelError(
-                f"series {_name(blocks.series_id, i)}: column {column!r} is {out[row, j]} "
-                f"in period {blocks.first[i] + row - blocks.offsets[i]}"
-            )
-        np.nan_to_num(out[:, j], copy=False)
+    """Return the known features of first..last of every series, [R + N * H, K]: its own and the calendar's."""
+    if own == known:
+        return of_series
+    begin = int(first.min())
+    dates = [column for column in known if column not in own]
+    (periods,) = _place(
+        [
+            batch.append_column(SERIES, pa.repeat("all", len(batch)))
+            for batch in calendar.to_batches()
+        ],
+        [tuple(dates)],
+        "calendar",
+        np.array(["all"]),
+        np.array([begin]),
+        np.array([last + 1 - begin]),
+    )
+    out = np.empty((len(of_series), len(known)), np.float32)
+    lengths = last + 1 - first
+    row = _ranges(first - begin, lengths)
+    for j, column in enumerate(known):
+        if column in own:
+            out[:, j] = of_series[:, own.index(column)]
+        else:
+            out[:, j] = periods[row, dates.index(column)]
     return out
+
+
+def _place(
+    batches: Iterable[pa.RecordBatch],
+    groups: Sequence[tuple[str, ...]],
+    name: str,
+    series_id: npt.NDArray[np.str_],
+    first: IntArray,
+    lengths: IntArray,
+) -> list[FloatArray]:
+    """Return each group of columns as float32 [R, F], rows where their series and period belong; missing values become 0.
+
+    Raises
+    ------
+    PanelError
+        A period is missing or there twice, a value is infinite, or demand is missing.
+    """
+    offsets = _offsets(lengths)
+    out = [np.zeros((int(offsets[-1]), len(group)), np.float32) for group in groups]
+    if not any(groups):
+        return out
+    times = np.zeros(int(offsets[-1]), np.uint16)
+    names = pa.array(series_id.tolist(), pa.large_string())
+    for batch in batches:
+        _require(batch, name, (SERIES, PERIOD, *(c for group in groups for c in group)))
+        _check_keys(batch, name)
+        found = pc.index_in(batch.column(SERIES).cast(pa.large_string()), value_set=names)
+        code = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+        age = _periods(batch, name) - first[code]
+        mine = np.flatnonzero((code >= 0) & (age >= 0) & (age < lengths[code]))
+        row = offsets[code[mine]] + age[mine]
+        np.add.at(times, row, 1)
+        for group, into in zip(groups, out, strict=True):
+            values = np.empty((len(batch), len(group)), np.float32)
+            for j, column in enumerate(group):
+                values[:, j] = _floats(batch.column(column), column)
+            into[row] = values if len(mine) == len(values) else values[mine]
+    wrong = np.flatnonzero(times != 1)
+    if len(wrong):
+        i, period = _whose(int(wrong[0]), offsets, first)
+        came = "is there twice" if times[wrong[0]] else "is missing"
+        raise PanelError(
+            f"{name} table, series {_name(series_id, i)}: {PERIOD} {period} {came}; needed is every period from {first[i]} to "
+            f"{first[i] + lengths[i] - 1}, once"
+        )
+    for group, values in zip(groups, out, strict=True):
+        for j, column in enumerate(group):
+            bad = np.isinf(values[:, j])
+            if group == (DEMAND,):
+                bad |= np.isnan(values[:, j])
+            if bad.any():
+                row_of = int(np.argmax(bad))
+                i, period = _whose(row_of, offsets, first)
+                raise PanelError(
+                    f"series {_name(series_id, i)}: column {column!r} is {values[row_of, j]} in period {period}"
+                )
+        np.nan_to_num(values, copy=False)
+    return out
+
+
+def _whose(row: int, offsets: IntArray, first: IntArray) -> tuple[int, int]:
+    """Return the position of the series and the period that a row of an array is for."""
+    i = int(np.searchsorted(offsets, row, side="right")) - 1
+    return i, int(first[i] + row - offsets[i])
 
 
 def _floats(chunk: pa.Array, column: str) -> FloatArray:
@@ -453,35 +494,6 @@ def _floats(chunk: pa.Array, column: str) -> FloatArray:
     # Unsafe only in that a whole number above 2^24 is rounded, as float32 does.
     values: FloatArray = chunk.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return values
-
-
-def _known(table: pa.Table, columns: tuple[str, ...], blocks: _Blocks, last: int) -> FloatArray:
-    """Return the known features of start..last of every series, [R + N * H, K]."""
-    if not columns:
-        rows = int((last + 1 - blocks.first).sum())
-        return np.empty((rows, 0), np.float32)
-    have = _Blocks.of(table, "known")
-    position = {name: i for i, name in enumerate(have.series_id.tolist())}
-    where = np.array([position.get(name, -1) for name in blocks.series_id.tolist()])
-    if (where < 0).any():
-        missing = blocks.series_id[where < 0]
-        raise PanelError(
-            f"the known table lacks {len(missing)} series, such as {_name(missing, 0)}"
-        )
-    short = np.flatnonzero((have.first[where] > blocks.first) | (have.last[where] < last))
-    if len(short):
-        i = short[0]
-        raise PanelError(
-            f"series {_name(blocks.series_id, i)}: the known table covers periods "
-            f"{have.first[where[i]]} to {have.last[where[i]]}, "
-            f"needed are {blocks.first[i]} to {last}"
-        )
-    values = _matrix(table, columns, have)
-    begin = have.offsets[where] + blocks.first - have.first[where]
-    lengths = last + 1 - blocks.first
-    if int(lengths.sum()) == len(values) and np.array_equal(begin, _offsets(lengths)[:-1]):
-        return values
-    return values[_ranges(begin, lengths)]
 
 
 def _static(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.models.panels import read_panel
 from trendcast.errors import ArtifactError, UsageError
 from trendcast.models.base import (
     QUANTILES,
@@ -61,7 +62,7 @@ def make_panel(
         known=[c for c in known if c.startswith("day_")],
         static=["colour"],
     )
-    return Panel.from_arrow(
+    return read_panel(
         pa.table(history_table),
         pa.table(known),
         pa.table(static),

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -470,10 +471,15 @@ class Sampler:
         series = np.flatnonzero(first <= last)
         return cls(series, first[series], last, 0.5 ** (1 / half_life))
 
+    @cached_property
+    def _chances(self) -> tuple[FloatArray, FloatArray]:
+        """Each series' sum of weights, but for a factor, and the running total, [M]."""
+        spread = 1 - self.decay ** (self.last - self.first + 1)
+        return spread, np.cumsum(spread)
+
     def draw(self, rng: np.random.Generator, size: int) -> tuple[IntArray, IntArray]:
         """Draw series positions and cutoffs, [size] each, in proportion to the weights."""
-        spread = 1 - self.decay ** (self.last - self.first + 1)  # sum of weights but for a factor
-        chance = np.cumsum(spread)
+        spread, chance = self._chances
         pick = np.searchsorted(chance, rng.random(size) * chance[-1], side="right")
         pick = np.minimum(pick, len(chance) - 1)
         # The age of a cutoff is geometric, cut off at the series' oldest one: invert its CDF.
