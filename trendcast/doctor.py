@@ -48,9 +48,9 @@ DATED = {
     **{"prices": ("start_date", None), "promotions": ("end_date", None), "events": ("date", None)},
     **{"purchase_orders": ("expected_date", None), "launches": ("launch_date", None)},
 }
-# What a run takes at its peak, measured: see `memory_needed`. Copies: those made while reading are among them.
+# What a run takes at its peak, measured: see `memory_needed`. The panel's second copy is what was known at a fold's cutoff.
 LIBRARIES_GB = 1.3
-TABLE_COPIES, MATRIX_COPIES, PANEL_COPIES = 3, 2, 3
+TABLE_COPIES, MATRIX_COPIES, PANEL_COPIES = 3, 2, 2
 VARS = "Correct the vars under `vars: trendcast:` in dbt_project.yml, then call `trendcast doctor` again."
 
 
