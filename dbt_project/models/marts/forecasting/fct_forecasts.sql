@@ -21,9 +21,13 @@ newest as (
 
 ),
 
-latest as (
+-- Which models it has of each; forecasts themselves are only read once it is known whose.
+held as (
 
-    select forecasts.*
+    select distinct
+        forecasts.series_id,
+        forecasts.run_id,
+        forecasts.model
     from {{ ref('forecasts') }} as forecasts
     inner join runs
         on forecasts.run_id = runs.run_id
@@ -37,30 +41,31 @@ latest as (
 ranked as (
 
     select
-        latest.*,
+        held.*,
         series.demand_class,
         row_number() over (
-            partition by latest.series_id, latest.lead
+            partition by held.series_id
             order by
                 coalesce(champions.champion_rank, 1000),
-                case latest.model when 'ensemble' then 0 when 'analogy' then 1 else 2 end,
-                latest.model
+                case held.model when 'ensemble' then 0 when 'analogy' then 1 else 2 end,
+                held.model
         ) as model_rank
-    from latest
+    from held
     left join {{ ref('dim_series') }} as series
-        on latest.series_id = series.series_id
+        on held.series_id = series.series_id
     left join {{ ref('fct_champions') }} as champions
         on
-            latest.model = champions.model
+            held.model = champions.model
             {{ trendcast.and_same_measure('series', 'champions') }}
             and series.demand_class = champions.demand_class
 
 ),
 
-served as (
+chosen as (
 
-    select distinct series_id
-    from latest
+    select *
+    from ranked
+    where model_rank = 1
 
 ),
 
@@ -106,17 +111,21 @@ unserved as (
 in_force as (
 
     select
-        series_id,
-        target_date,
-        lead,
-        cutoff,
-        model,
-        run_id,
-        demand_class,
-        mean,
-        {{ quantiles | join(', ') }}
-    from ranked
-    where model_rank = 1
+        forecasts.series_id,
+        forecasts.target_date,
+        forecasts.lead,
+        forecasts.cutoff,
+        forecasts.model,
+        forecasts.run_id,
+        chosen.demand_class,
+        forecasts.mean,
+        forecasts.{{ quantiles | join(', forecasts.') }}
+    from {{ ref('forecasts') }} as forecasts
+    inner join chosen
+        on
+            forecasts.series_id = chosen.series_id
+            and forecasts.run_id = chosen.run_id
+            and forecasts.model = chosen.model
     union all
     select
         unserved.series_id,
@@ -129,9 +138,9 @@ in_force as (
         unserved.mean,
         unserved.{{ quantiles | join(', unserved.') }}
     from unserved
-    left join served
-        on unserved.series_id = served.series_id
-    where served.series_id is null
+    left join newest
+        on unserved.series_id = newest.series_id
+    where newest.series_id is null
 
 ),
 
