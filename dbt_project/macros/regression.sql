@@ -275,3 +275,17 @@ centred_{{ round }} as {{ trendcast.computed_once() }}(
     {%- endset -%}
     ln({{ model }}.a / ({{ model }}.b + {{ repeats }} - 1)) + ({{ model }}.r + {{ repeats }}) * ln({{ late }})
 {%- endmacro %}
+
+{#- Where a series is sold, for what is compared there; nothing where the key has no location. -#}
+{% macro place_of(alias) -%}
+    {{ alias ~ '.' ~ adapter.quote('location_id') if 'location_id' in var('series_key') else "cast('' as " ~ dbt.type_string() ~ ')' }}
+{%- endmacro %}
+
+{#- How much of a period a series is on promotion, 0 to 1; exact, for sums. -#}
+{% macro is_promoted(alias) -%}
+    cast(least(greatest(
+        {{ alias }}.promotion_display,
+        {{ alias }}.promotion_feature,
+        case when {{ alias }}.promotion_discount > 0 then 1 else 0 end
+    ), 1) as {{ trendcast.type_fine() }})
+{%- endmacro %}

@@ -1,44 +1,32 @@
 -- One row per series and period with a sale: logarithms of units and price, and the promotions of the period. They are
 -- compared within a stratum (a series' quarter, and weekday at day grain), each with a level and a trend of its own.
--- depends_on: {{ ref('ftr_static') }}
-{{ config(materialized='view') }}
+-- A table, for it is read several times and to make it takes joins over all series and periods.
+-- depends_on: {{ ref('ftr_static') }}, {{ ref('int_category_promotions') }}
+{{ config(materialized='table') }}
 {%- set grain = trendcast.settings().grain %}
 {%- set regressors = trendcast.response_regressors() %}
 {%- set reach = trendcast.settings().windows[1] %}
 {%- set dip = trendcast.dip_periods() %}
 with {% if 'rivals' in regressors -%}
-promoted as (
+-- The share of the other series of the category (at the location) that is on promotion.
+compared as (
 
     select
         known.*,
-        {{ trendcast.category_of('static') }} as category,
-        {{ 'series.' ~ adapter.quote('location_id') if 'location_id' in var('series_key') else "''" }} as location,
-        -- Exact, so that the order of sums does not matter.
-        cast(least(greatest(
-            known.promotion_display,
-            known.promotion_feature,
-            case when known.promotion_discount > 0 then 1 else 0 end
-        ), 1) as {{ trendcast.type_fine() }}) as promotion
+        cast(coalesce(
+            (of_category.promoted - {{ trendcast.is_promoted('known') }}) / nullif(of_category.n_series - 1, 0), 0
+        ) as {{ trendcast.type_double() }}) as rivals
     from {{ ref('ftr_known') }} as known
     inner join {{ ref('int_series') }} as series
         on known.series_id = series.series_id
     inner join {{ ref('ftr_static') }} as static
         on known.series_id = static.series_id
+    inner join {{ ref('int_category_promotions') }} as of_category
+        on
+            {{ trendcast.category_of('static') }} = of_category.category
+            and {{ trendcast.place_of('series') }} = of_category.location
+            and known.t = of_category.t
     where 1 = 1 {{ trendcast.and_leading('series') }}
-
-),
-
--- The share of the other series of the category (at the location) that is on promotion.
-compared as (
-
-    select
-        promoted.*,
-        cast(coalesce(
-            (sum(promotion) over (partition by category, location, t) - promotion)
-            / nullif(count(*) over (partition by category, location, t) - 1, 0),
-            0
-        ) as {{ trendcast.type_double() }}) as rivals
-    from promoted
 
 ),
 
