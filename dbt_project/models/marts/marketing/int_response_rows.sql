@@ -1,45 +1,14 @@
 -- One row per series and period with a sale: logarithms of units and price, and the promotions of the period. They are
 -- compared within a stratum (a series' quarter, and weekday at day grain), each with a level and a trend of its own.
 -- A table, for it is read several times and to make it takes joins over all series and periods.
--- depends_on: {{ ref('ftr_static') }}, {{ ref('int_category_promotions') }}
+-- depends_on: {{ ref('ftr_static') }}, {{ ref('ftr_known') }}, {{ ref('int_series') }}
+-- depends_on: {{ ref('int_category_promotions') }}
 {{ config(materialized='table') }}
 {%- set grain = trendcast.settings().grain %}
 {%- set regressors = trendcast.response_regressors() %}
 {%- set reach = trendcast.settings().windows[1] %}
 {%- set dip = trendcast.dip_periods() %}
-with {% if 'rivals' in regressors -%}
--- The share of the other series of the category (at the location) that is on promotion.
-compared as (
-
-    select
-        known.*,
-        cast(coalesce(
-            (of_category.promoted - {{ trendcast.is_promoted('known') }}) / nullif(of_category.n_series - 1, 0), 0
-        ) as {{ trendcast.type_double() }}) as rivals
-    from {{ ref('ftr_known') }} as known
-    inner join {{ ref('int_series') }} as series
-        on known.series_id = series.series_id
-    inner join {{ ref('ftr_static') }} as static
-        on known.series_id = static.series_id
-    inner join {{ ref('int_category_promotions') }} as of_category
-        on
-            {{ trendcast.category_of('static') }} = of_category.category
-            and {{ trendcast.place_of('series') }} = of_category.location
-            and known.t = of_category.t
-    where 1 = 1 {{ trendcast.and_leading('series') }}
-
-),
-
-{% elif trendcast.has_list_prices() -%}
-compared as (
-
-    select *
-    from {{ ref('ftr_known') }}
-
-),
-
-{% endif -%}
-final as (
+with final as (
 
     select
         demand.series_id,
@@ -54,27 +23,41 @@ final as (
         calendar.year_cos as season_cos,
         {% endif %}
         {% if 'display' in regressors %}
-        compared.promotion_display as display,
-        compared.promotion_feature as feature,
-        compared.promotion_discount as discount,
+        known.promotion_display as display,
+        known.promotion_feature as feature,
+        known.promotion_discount as discount,
         cast(case
-            when compared.since_promotion > 0 and compared.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            when known.since_promotion > 0 and known.until_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
             else 0
         end as {{ trendcast.type_double() }}) as before,
         cast(case
-            when compared.until_promotion > 0 and compared.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
+            when known.until_promotion > 0 and known.since_promotion <= {{ dip + 0.5 }} / {{ reach }} then 1
             else 0
         end as {{ trendcast.type_double() }}) as after,
-        compared.rivals,
+        -- The share of the other series of the category (at the location) that is on promotion.
+        cast(coalesce(
+            (of_category.promoted - {{ trendcast.is_promoted('known') }}) / nullif(of_category.n_series - 1, 0), 0
+        ) as {{ trendcast.type_double() }}) as rivals,
         {% endif %}
-        ln({{ 'compared.planned_price' if trendcast.has_list_prices() else 'filled.price' }}) as price,
+        ln({{ 'known.planned_price' if trendcast.has_list_prices() else 'filled.price' }}) as price,
         ln(filled.quantity) as y
     from {{ ref('int_demand') }} as demand
     inner join {{ ref('int_sales_filled') }} as filled
         on demand.series_id = filled.series_id and demand.t = filled.t
     {% if 'display' in regressors or trendcast.has_list_prices() %}
-    inner join compared
-        on demand.series_id = compared.series_id and demand.t = compared.t
+    inner join {{ ref('ftr_known') }} as known
+        on demand.series_id = known.series_id and demand.t = known.t
+    {% endif %}
+    {% if 'rivals' in regressors %}
+    inner join {{ ref('int_series') }} as series
+        on demand.series_id = series.series_id
+    inner join {{ ref('ftr_static') }} as static
+        on demand.series_id = static.series_id
+    inner join {{ ref('int_category_promotions') }} as of_category
+        on
+            {{ trendcast.category_of('static') }} = of_category.category
+            and {{ trendcast.place_of('series') }} = of_category.location
+            and demand.t = of_category.t
     {% endif %}
     {% if grain == 'month' %}
     inner join {{ ref('ftr_calendar') }} as calendar
@@ -84,7 +67,7 @@ final as (
         not demand.is_filled
         and not demand.is_stockout
         and filled.quantity > 0
-        and {{ 'compared.planned_price' if trendcast.has_list_prices() else 'filled.price' }} > 0
+        and {{ 'known.planned_price' if trendcast.has_list_prices() else 'filled.price' }} > 0
         and demand.t > {{ trendcast.last_cutoff() }}
         - {{ trendcast.positive_integer('response_periods', var('response_periods')
             or {'day': 728, 'week': 156, 'month': 60}[grain]) }}
