@@ -8,53 +8,11 @@ those of the neighbours' demand, so they are as wide as the neighbours differ.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from trendcast.models.tables import QUANTILE_NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    import pyarrow as pa
-
-    from trendcast.features import Features
+from trendcast.models.seasonal_naive import Computed
 
 
-class Analogy:
-    """Reads ``ftr_analogy``, which dbt builds for the last cutoff and every fold of the backtest."""
+class Analogy(Computed):
+    """Reads ``ftr_analogy``; no rows where there are no new series."""
 
     name = "analogy"
-    refits_each_fold = True
-
-    def fit(
-        self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
-    ) -> None:
-        """Nothing to learn."""
-
-    def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Return the forecasts of new series at a cutoff; none where there are no new series."""
-        return features.query(
-            f"""
-            select series_id, cutoff, target_date, lead, mean, {", ".join(QUANTILE_NAMES)}
-            from {features.relation("ftr_analogy")}
-            where cutoff_t = ?
-            order by series_id, lead
-            """,
-            [cutoff_t],
-        )
-
-    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
-        """Return None: there is nothing to take apart."""
-        return None
-
-    def coefficients(self) -> pa.Table | None:
-        """Return None."""
-        return None
-
-    def save(self, directory: Path) -> list[Path]:
-        """Write nothing."""
-        return []
-
-    def load(self, directory: Path) -> None:
-        """Read nothing."""
+    table = "ftr_analogy"

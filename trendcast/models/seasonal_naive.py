@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from trendcast.features import Features
 
 
-class SeasonalNaive:
-    """Reads ``ftr_baseline``, which dbt builds for the last cutoff and every fold of the backtest."""
+class Computed:
+    """Forecasts that dbt computes: a table with the last cutoff and every fold of the backtest. Learns nothing."""
 
-    name = "seasonal_naive"
+    name: str
+    table: str
     refits_each_fold = True
 
     def fit(
@@ -27,11 +28,11 @@ class SeasonalNaive:
         """Nothing to learn."""
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Return the baseline's rows at a cutoff."""
+        """Return the table's rows at a cutoff."""
         return features.query(
             f"""
             select series_id, cutoff, target_date, lead, mean, {", ".join(QUANTILE_NAMES)}
-            from {features.relation("ftr_baseline")}
+            from {features.relation(self.table)}
             where cutoff_t = ?
             order by {features.text_order("series_id")}, lead
             """,
@@ -52,3 +53,10 @@ class SeasonalNaive:
 
     def load(self, directory: Path) -> None:
         """Read nothing."""
+
+
+class SeasonalNaive(Computed):
+    """Reads ``ftr_baseline``."""
+
+    name = "seasonal_naive"
+    table = "ftr_baseline"
