@@ -12,7 +12,7 @@ import torch
 from neuralforecast import NeuralForecast
 from neuralforecast.losses.pytorch import MQLoss
 from neuralforecast.models import LSTM
-from peers import FREQUENCY, INTERVALS
+from peers import FREQUENCY, INTERVALS, QUIETLY
 
 
 def seconds_of(train: pd.DataFrame, about: dict, steps: int) -> float:
@@ -32,11 +32,7 @@ def seconds_of(train: pd.DataFrame, about: dict, steps: int) -> float:
         scaler_type="standard",
         start_padding_enabled=True,
         random_seed=7,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIETLY,
     )
     engine = NeuralForecast([network], FREQUENCY[about["grain"]])
     start = time.perf_counter()

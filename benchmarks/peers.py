@@ -18,6 +18,9 @@ LEVELS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 QUANTILES = ("q025", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q975")
 NAMES = {("lo", 95): "q025", ("lo", 90): "q05", ("lo", 80): "q10", ("lo", 50): "q25"}
 NAMES |= {("hi", 50): "q75", ("hi", 80): "q90", ("hi", 90): "q95", ("hi", 95): "q975"}
+# How neuralforecast trains here: on the CPU, and without a word.
+QUIETLY = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+QUIETLY |= {"enable_progress_bar": False, "enable_model_summary": False}
 FREQUENCY = {"day": "D", "week": "W-MON", "month": "MS"}
 
 
@@ -130,11 +133,7 @@ def neural(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
         scaler_type="identity" if name == "DeepAR" and counts else "standard",
         start_padding_enabled=shortest < 3 * max(season, horizon),
         random_seed=7,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIETLY,
     )
     engine = NeuralForecast([network], FREQUENCY[about["grain"]])
     engine.fit(train)
