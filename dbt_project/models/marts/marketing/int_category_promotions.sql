@@ -6,8 +6,8 @@ select
     {{ trendcast.place_of('series') }} as location,
     known.t,
     count(*) as n_series,
-    -- Exact, so that the order of sums does not matter.
-    sum({{ trendcast.is_promoted('known') }}) as promoted
+    -- The sum is exact, so that its order does not matter.
+    cast(sum({{ trendcast.is_promoted('known') }}) as {{ trendcast.type_double() }}) as promoted
 from {{ ref('ftr_known') }} as known
 inner join {{ ref('int_series') }} as series
     on known.series_id = series.series_id
@@ -19,6 +19,6 @@ group by 1, 2, 3
 -- depends_on: {{ ref('ftr_known') }}, {{ ref('int_series') }}, {{ ref('ftr_static') }}
 {{ trendcast.no_rows({
     'category': dbt.type_string(), 'location': dbt.type_string(), 't': 'integer', 'n_series': 'bigint',
-    'promoted': trendcast.type_fine(),
+    'promoted': trendcast.type_double(),
 }) }}
 {% endif %}
