@@ -120,7 +120,8 @@ def neural(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
 
     torch.set_num_threads(about["jobs"])
     season, horizon = about["season_length"], about["horizon"]
-    counts = (train.y >= 0).all() and (train.y % 1 == 0).all()
+    # A negative binomial must see counts unscaled, which goes well only where all of them are small.
+    counts = (train.y >= 0).all() and (train.y % 1 == 0).all() and (train.y == 0).mean() > 0.25
     spread = DistributionLoss(
         "NegativeBinomial" if counts else "StudentT", level=list(INTERVALS), return_params=False
     )
@@ -129,7 +130,6 @@ def neural(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
         h=horizon,
         input_size=max(min(2 * max(season, horizon), 4 * horizon), 8),
         loss=spread if name == "DeepAR" else MQLoss(level=list(INTERVALS)),
-        # DeepAR of a negative binomial must see counts; the robust scale of sparse demand is zero.
         scaler_type="identity" if name == "DeepAR" and counts else "standard",
         start_padding_enabled=shortest < 3 * max(season, horizon),
         random_seed=7,
