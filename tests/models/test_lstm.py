@@ -28,7 +28,15 @@ PATTERN = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.8, 1.2])
 SMALL = LSTMConfig(
     units=16, hidden=24, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
 )
-TINY = LSTMConfig(units=8, hidden=8, context=14, batch_size=32, steps_per_epoch=3, max_epochs=2)
+TINY = LSTMConfig(
+    units=8,
+    hidden=8,
+    context=14,
+    batch_size=32,
+    steps_per_epoch=3,
+    max_epochs=2,
+    validation_cutoffs=2,
+)
 
 
 def make_panel(
@@ -239,6 +247,14 @@ def test_no_training_target_is_later_than_the_first_validation_cutoff(weekly, mo
     assert validation == [weekly.end - HORIZON, weekly.end - HORIZON - SEASON]
     assert seen["train"] == [min(validation) - HORIZON]
     assert seen["late"] == [weekly.end - HORIZON]
+
+
+def test_what_is_not_seen_often_is_all_trained_on(weekly):
+    frame = Frame.of(weekly, TINY)
+    asked = replace(TINY, validation_cutoffs=None)
+    assert _Trainer(asked, frame, weekly, 0, None).validation == []
+    often = replace(asked, steps_per_epoch=10_000)
+    assert len(_Trainer(often, frame, weekly, 0, None).validation) == 2
 
 
 def test_sampler_stays_in_range_and_prefers_late_cutoffs():

@@ -46,6 +46,9 @@ CELLS = ("lstm", "gru", "rnn")
 REFITS = ("none", "continue", "full")
 MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its own
 EXPLAIN_SERIES = 512  # explained at once
+# A network that sees a window so often may learn it by heart, and early stopping is worth the latest windows; one
+# that does not learns more from those, and its score on a slice of the panel would mostly be chance.
+MANY_PASSES, GUARDS = 8, 2
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 
@@ -83,9 +86,10 @@ class LSTMConfig:
         Patches after which a training cutoff is drawn half as often.
     weight_power : float
         A window counts as its level to this power: 0 all series alike, 1 all units alike.
-    validation_cutoffs : int
+    validation_cutoffs : int or None
         Cutoffs of the validation slice, one patch apart; no training target is later than the
-        first. 0, or too short a panel: train for ``max_epochs`` without one.
+        first. 0, or too short a panel: train for ``max_epochs`` without one, on all there is. None:
+        2 where training would see a window more than ``MANY_PASSES`` times, else 0.
     refit : str
         What is done with the validation slice afterwards: ``none``, ``continue`` (go on training
         with the latest windows at a low rate) or ``full`` (train anew on everything for the epochs
@@ -112,7 +116,7 @@ class LSTMConfig:
     max_seconds: float | None = None
     half_life: float = 26.0
     weight_power: float = 0.5
-    validation_cutoffs: int = 2
+    validation_cutoffs: int | None = None
     refit: str = "continue"
     n_seeds: int = 1
     explain_rows: int = 200_000
@@ -815,9 +819,14 @@ class _Trainer:
 
     def _validation_cutoffs(self) -> list[int]:
         """Return the latest cutoffs with known targets, if enough is left to train on before."""
-        panel, frame = self.panel, self.frame
+        panel, frame, config = self.panel, self.frame, self.config
         last = panel.end - panel.horizon
-        cutoffs = [last - k * frame.patch for k in range(self.config.validation_cutoffs)]
+        wanted = config.validation_cutoffs
+        if wanted is None:
+            windows = np.maximum(last - panel.start - self._youngest + 2, 0).sum()
+            seen = config.max_epochs * config.steps_per_epoch * config.batch_size
+            wanted = GUARDS if seen > MANY_PASSES * windows else 0
+        cutoffs = [last - k * frame.patch for k in range(wanted)]
         if not cutoffs:
             return []
         train_last = cutoffs[-1] - panel.horizon
