@@ -26,6 +26,9 @@ from trendcast.models.lstm import Frame, LSTMConfig, LSTMForecaster
 from trendcast.pipeline import Workspace, run
 
 if TYPE_CHECKING:
+    import datetime as dt
+
+    from benchmarks.datasets import Split
     from trendcast.panel import Panel
 
 UNITS, BATCH, STEPS = 64, 256, 60
@@ -48,6 +51,18 @@ def seconds_of(panel: Panel, steps: int, **settings: Any) -> float:
     return time.perf_counter() - start
 
 
+def panel_of(split: Split, folder: Path) -> tuple[Panel, dict[int, dt.date]]:
+    """Build the features of a split whose warehouse is in the folder; return the panel and the day of each period."""
+    os.environ |= our_environment(folder / "benchmark.duckdb", folder)
+    workspace = Workspace.open(
+        project_dir=REPO / "dbt_project", profiles_dir=REPO / "profiles", vars=split.vars
+    )
+    run(workspace, models=["seasonal_naive"], with_backtest=False)
+    with workspace.connect() as warehouse:
+        features = Features(warehouse, workspace.project)
+        return features.panel, dict(features.dates)
+
+
 def rate(short: float, long: float) -> float:
     """Return windows a second from the times of `STEPS` steps and of four times as many."""
     return 3 * STEPS * BATCH / (long - short)
@@ -64,15 +79,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as text:
             folder = Path(text)
             split = DATASETS[name].prepare(args.data, folder / "benchmark.duckdb", WINDOW)
-            os.environ |= our_environment(folder / "benchmark.duckdb", folder)
-            workspace = Workspace.open(
-                project_dir=REPO / "dbt_project", profiles_dir=REPO / "profiles", vars=split.vars
-            )
             say(f"{name}: features ...")
-            run(workspace, models=["seasonal_naive"], with_backtest=False)
+            panel, _ = panel_of(split, folder)
             pq.write_table(split.train, folder / "train.parquet")
-            with workspace.connect() as warehouse:
-                panel = Features(warehouse, workspace.project).panel
             context = Frame.of(panel, LSTMConfig()).context
             about = {
                 "grain": split.dataset.grain,
