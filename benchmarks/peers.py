@@ -165,7 +165,7 @@ def autogluon(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
         predictor.fit(
             frame,
             presets="high_quality",
-            excluded_model_types=["Chronos", "Chronos2", "Toto"],
+            excluded_model_types=["Chronos", "Chronos2", "Toto", "Toto2"],
             time_limit=about["seconds"],
             random_seed=7,
         )
