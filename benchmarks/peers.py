@@ -169,7 +169,8 @@ def autogluon(name: str, train: pd.DataFrame, about: dict) -> pd.DataFrame:
             time_limit=about["seconds"],
             random_seed=7,
         )
-        rows = predictor.predict(frame).reset_index()
+        # Without its index it is no frame of series, and it would say so.
+        rows = pd.DataFrame(predictor.predict(frame)).reset_index()
     columns = {str(level): q for q, level in zip(QUANTILES, LEVELS, strict=True)}
     columns |= {"item_id": "unique_id", "timestamp": "ds"}
     return tidy(rows.rename(columns=columns))
