@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,20 +33,17 @@ def _set(**settings: object) -> Part:
     return lambda panel: (panel, LSTMConfig.from_settings(settings))
 
 
-def _without(*roles: str) -> Part:
-    """Leave all columns of these roles out of the panel."""
-
-    def changed(panel: Panel) -> tuple[Panel, LSTMConfig]:
-        for role in roles:
-            empty = {role: getattr(panel, role)[:, :0], f"{role}_columns": ()}
-            if role in ("history", "season"):
-                empty[f"{role}_units"] = ()
-            if role == "static":
-                empty["static_categories"] = ()
-            panel = replace(panel, **empty)
-        return panel, LSTMConfig()
-
-    return changed
+def _without(role: str) -> Part:
+    """Leave all columns of a role out of the panel."""
+    empty: dict[str, Any] = {f"{role}_columns": ()}
+    if role in ("history", "season"):
+        empty[f"{role}_units"] = ()
+    if role == "static":
+        empty["static_categories"] = ()
+    return lambda panel: (
+        replace(panel, **empty, **{role: getattr(panel, role)[:, :0]}),
+        LSTMConfig(),
+    )
 
 
 PARTS: dict[str, Part] = {

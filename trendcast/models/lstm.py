@@ -48,7 +48,7 @@ MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its
 EXPLAIN_SERIES = 512  # explained at once
 # A network that sees a window so often may learn it by heart, and early stopping is worth the latest windows; one
 # that does not learns more from those, and its score on a slice of the panel would mostly be chance.
-MANY_PASSES, GUARDS = 8, 2
+MANY_PASSES, VALIDATION_CUTOFFS = 8, 2
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 
@@ -89,7 +89,7 @@ class LSTMConfig:
     validation_cutoffs : int or None
         Cutoffs of the validation slice, one patch apart; no training target is later than the
         first. 0, or too short a panel: train for ``max_epochs`` without one, on all there is. None:
-        2 where training would see a window more than ``MANY_PASSES`` times, else 0.
+        ``VALIDATION_CUTOFFS`` where training would see a window more than ``MANY_PASSES`` times, else 0.
     refit : str
         What is done with the validation slice afterwards: ``none``, ``continue`` (go on training
         with the latest windows at a low rate) or ``full`` (train anew on everything for the epochs
@@ -475,6 +475,11 @@ class Sampler:
         series = np.flatnonzero(first <= last)
         return cls(series, first[series], last, 0.5 ** (1 / half_life))
 
+    @property
+    def n_windows(self) -> int:
+        """How many windows there are to draw from."""
+        return int((self.last - self.first + 1).sum())
+
     @cached_property
     def _chances(self) -> tuple[FloatArray, FloatArray]:
         """Each series' sum of weights, but for a factor, and the running total, [M]."""
@@ -823,9 +828,9 @@ class _Trainer:
         last = panel.end - panel.horizon
         wanted = config.validation_cutoffs
         if wanted is None:
-            windows = np.maximum(last - panel.start - self._youngest + 2, 0).sum()
-            seen = config.max_epochs * config.steps_per_epoch * config.batch_size
-            wanted = GUARDS if seen > MANY_PASSES * windows else 0
+            windows = Sampler.of(panel, last, self._youngest, config.half_life).n_windows
+            drawn = config.max_epochs * config.steps_per_epoch * config.batch_size
+            wanted = VALIDATION_CUTOFFS if drawn > MANY_PASSES * windows else 0
         cutoffs = [last - k * frame.patch for k in range(wanted)]
         if not cutoffs:
             return []
