@@ -1017,7 +1017,7 @@ def _inputs(workspace: Workspace) -> dict[str, Any]:
 
 def threads(output: dict[str, Any]) -> dict[str, Any]:
     """Return how many threads a run has: of dbt, of the machine, and what limits those of libraries."""
-    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
     return {
         "dbt": output.get("threads", 1),
         "duckdb": (output.get("settings") or {}).get("threads"),
