@@ -236,6 +236,23 @@ def _panel(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     connection.execute(f"create table panel as {sql}")
 
 
+def _daily_panel(connection: duckdb.DuckDBPyConnection, series: str) -> None:
+    """Sum order lines by day: every day from a series' first sale to the last day of all."""
+    _panel(
+        connection,
+        f"""
+        select cast(series.{series} as varchar) as unique_id, days.ds, coalesce(sum(order_lines.quantity), 0) as y
+        from (select {series}, min(ds) as first_ds from order_lines group by 1) as series
+        cross join (
+            select cast(unnest(generate_series(min(ds), max(ds), interval 1 day)) as date) as ds from order_lines
+        ) as days
+        left join order_lines on series.{series} = order_lines.{series} and days.ds = order_lines.ds
+        where days.ds >= series.first_ds
+        group by 1, 2
+        """,
+    )
+
+
 def _expsmooth(name: str) -> Callable[[duckdb.DuckDBPyConnection, Path], None]:
     def load(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
         file = data / "expsmooth" / f"{name}.parquet"
@@ -302,20 +319,7 @@ def _completejourney(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
         from read_parquet('{folder}/products.parquet')
         """
     )
-    # Every day from a category's first sale to the last day of all.
-    _panel(
-        connection,
-        """
-        select series.category as unique_id, cast(days.ds as date) as ds, coalesce(sum(order_lines.quantity), 0) as y
-        from (select category, min(ds) as first_ds from order_lines group by 1) as series
-        cross join (
-            select unnest(generate_series((select min(ds) from order_lines), (select max(ds) from order_lines), interval 1 day)) as ds
-        ) as days
-        left join order_lines on series.category = order_lines.category and days.ds = order_lines.ds
-        where days.ds >= series.first_ds
-        group by 1, 2
-        """,
-    )
+    _daily_panel(connection, "category")
 
 
 def _completejourney_products(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
@@ -344,19 +348,7 @@ def _completejourney_products(connection: duckdb.DuckDBPyConnection, data: Path)
         from read_parquet('{folder}/products.parquet')
         """
     )
-    _panel(
-        connection,
-        """
-        select cast(series.product_id as varchar) as unique_id, cast(days.ds as date) as ds, coalesce(sum(order_lines.quantity), 0) as y
-        from (select product_id, min(ds) as first_ds from order_lines group by 1) as series
-        cross join (
-            select unnest(generate_series((select min(ds) from order_lines), (select max(ds) from order_lines), interval 1 day)) as ds
-        ) as days
-        left join order_lines on series.product_id = order_lines.product_id and days.ds = order_lines.ds
-        where days.ds >= series.first_ds
-        group by 1, 2
-        """,
-    )
+    _daily_panel(connection, "product_id")
 
 
 def _dominicks(connection: duckdb.DuckDBPyConnection, data: Path) -> None:
