@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trendcast.errors import WarehouseError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -23,6 +26,20 @@ def quote(identifier: str) -> str:
 def literal(text: str) -> str:
     """Write text as an SQL string, for statements that take no parameters, such as ATTACH."""
     return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def all_or_nothing(execute: Callable[[str], None], begin: str = "begin") -> Iterator[None]:
+    """What is executed inside takes effect together, or not at all."""
+    execute(begin)
+    try:
+        yield
+    except BaseException:
+        # What went wrong matters more than a transaction the engine has already given up.
+        with suppress(WarehouseError):
+            execute("rollback")
+        raise
+    execute("commit")
 
 
 class Warehouse(Protocol):

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from trendcast.errors import WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import literal, quote
+from trendcast.warehouse.base import all_or_nothing, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pyarrow as pa
 
@@ -66,18 +67,9 @@ class DuckDBWarehouse:
         with _errors():
             self._connection.execute(sql, list(parameters)).fetchall()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All statements inside take effect together, or none of them."""
-        self.execute("begin transaction")
-        try:
-            yield
-        except BaseException:
-            # What went wrong matters more than a transaction the engine has already given up.
-            with suppress(WarehouseError):
-                self.execute("rollback")
-            raise
-        self.execute("commit")
+        return all_or_nothing(self.execute)
 
     def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Append rows by column name and return how many."""

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import quote
+from trendcast.warehouse.base import all_or_nothing, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 # What a statement says that is there and is not, by Postgres' error codes: table, schema, another database.
 _ABSENT = ("42P01", "3F000", "0A000")
@@ -104,18 +105,9 @@ class PostgresWarehouse:
         with _errors(), self._connection.cursor() as cursor:
             cursor.execute(_numbered(sql), list(parameters) or None)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All statements inside take effect together, or none of them."""
-        self.execute("begin")
-        try:
-            yield
-        except BaseException:
-            # What went wrong matters more than a transaction the engine has already given up.
-            with suppress(WarehouseError):
-                self.execute("rollback")
-            raise
-        self.execute("commit")
+        return all_or_nothing(self.execute)
 
     def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
         """Append rows by column name and return how many."""
@@ -134,15 +126,9 @@ class PostgresWarehouse:
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         # Tables of a session are for it alone, but a read-only transaction may not make one.
-        self.execute("begin read write")
-        try:
+        with all_or_nothing(self.execute, "begin read write"):
             self._ingest(name, rows)
             self.execute(f"analyze pg_temp.{quote(name)}")
-        except BaseException:
-            with suppress(WarehouseError):
-                self.execute("rollback")
-            raise
-        self.execute("commit")
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
