@@ -31,6 +31,7 @@ import duckdb
 
 copy = Path(sys.argv[1]).resolve()
 connection = duckdb.connect(str(copy / "trendcast.duckdb"), read_only=True)
+connection.execute("set enable_progress_bar = false")
 names = [row[0] for row in connection.execute("select table_name from duckdb_tables() order by 1").fetchall()]
 rows = 0
 for name in names:
