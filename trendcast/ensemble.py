@@ -49,8 +49,10 @@ STEPS = 120
 # month favours the next may not, however many rows it has.
 PRIOR_ROWS = 2_000
 PRIOR_HORIZONS = 4
-# A new series' own forecast is worth as much as its neighbours' from this part of the medium window on.
-PRIOR_SHARE = 2.0
+# A new series' own forecast is worth as much as its neighbours' when its history is this part of the medium window; what the
+# backtest may make of that.
+PRIOR_SHARE = 0.5
+PRIOR_SHARES = 2.0 ** np.arange(-5, 2)
 EVIDENCE_ROWS = 200_000  # kept of each cutoff, at most
 SCALE_LIMITS = (0.5, 2.0)
 # A member counts for a series as its relative loss there to this power; one that lost a twentieth is no better known
@@ -172,6 +174,8 @@ class Ensemble:
         Rows behind each set of weights.
     tilts
         Series to one factor a member on its class's weights.
+    prior_share
+        History, in medium windows, with which a new series' own forecast counts as much as its neighbours'.
     """
 
     members: tuple[str, ...]
@@ -180,6 +184,7 @@ class Ensemble:
     scales: dict[str, list[float]] = field(default_factory=dict)
     n_rows: dict[str, int] = field(default_factory=dict)
     tilts: dict[str, list[float]] = field(default_factory=dict)
+    prior_share: float = PRIOR_SHARE
 
     @property
     def equal(self) -> Array:
@@ -364,17 +369,20 @@ class Backtest:
         Names of the models combined.
     counts
         Demand comes in whole units.
-    horizon
-        In periods.
+    horizon, medium
+        The horizon and the medium window, in periods.
     """
 
-    def __init__(self, members: Sequence[str], *, counts: bool, horizon: int) -> None:
+    def __init__(self, members: Sequence[str], *, counts: bool, horizon: int, medium: int) -> None:
         self.members = tuple(members)
         self.counts = counts
         self.horizon = horizon
+        self.medium = medium
         self._past: list[tuple[int, Rows, Rows]] = []  # cutoff, members, the ensemble's own
         # The series of every row, its lead and what each member lost on it, by cutoff.
         self._losses: list[tuple[int, npt.NDArray[np.str_], IntArray, Array]] = []
+        # Of new series by cutoff: the lead of every row, and what it would have lost with each of PRIOR_SHARES, [R, K].
+        self._new: list[tuple[int, IntArray, Array]] = []
 
     def ensemble(self, cutoff_t: int) -> Ensemble:
         """Return the ensemble for a cutoff: learnt from targets up to it, equal weights where there are none."""
@@ -391,7 +399,42 @@ class Backtest:
             found.learn(concatenate(members), n_horizons)
             found.tilt(Losses.of(self._lost(cutoff_t)), self.horizon)
             found.calibrate(concatenate(own), n_horizons)
+        found.prior_share = self._prior_share(cutoff_t)
         return found
+
+    def _prior_share(self, cutoff_t: int) -> float:
+        """Return the share with which new series' rows known at a cutoff would have lost least, drawn to the usual one."""
+        known = [losses[lead <= cutoff_t - t] for t, lead, losses in self._new]
+        n = sum(map(len, known))
+        if not n:
+            return PRIOR_SHARE
+        best = PRIOR_SHARES[np.argmin(np.sum([losses.sum(axis=0) for losses in known], axis=0))]
+        share = n / (n + PRIOR_ROWS)
+        return float(best**share * PRIOR_SHARE ** (1 - share))
+
+    def remember_new(self, cutoff_t: int, table: pa.Table, analogy: pa.Table) -> None:
+        """Remember what new series' forecasts would have lost had their neighbours counted more or less.
+
+        Parameters
+        ----------
+        table
+            The ensemble's forecasts of a cutoff as for `drawn_to_neighbours`, with actual and error_scale.
+        analogy
+            As there.
+        """
+        rows, at = _matched(table, analogy)
+        if not len(rows):
+            return
+        own, other = _quantiles(table)[rows], _quantiles(analogy)[at]
+        evidence = _floats(analogy, "evidence_periods")[at]
+        actual = _floats(table, "actual")[rows]
+        losses = []
+        for share in PRIOR_SHARES:
+            mixed = _mixed(own, other, _credibility(evidence, share * self.medium)[:, None])
+            losses.append(_pinball(np.rint(mixed) if self.counts else mixed, actual))
+        weights = _row_weights(_floats(table, "error_scale")[rows])
+        lead = _floats(table, "lead")[rows].astype(np.int64)
+        self._new.append((cutoff_t, lead, np.column_stack(losses) * weights[:, None]))
 
     def _lost(self, cutoff_t: int) -> list[tuple[npt.NDArray[np.str_], Array]]:
         """Return the series of the rows known at a cutoff and what each member lost on them."""
@@ -469,8 +512,8 @@ def drawn_to_neighbours(
 ) -> tuple[pa.Table, pa.Table | None]:
     """Draw forecasts of series with little history to those by analogy, and their explanations with them.
 
-    With n periods of evidence the ensemble counts n / (n + ``prior_periods``), credibility's formula (Buhlmann, Experience
-    rating and credibility, ASTIN Bulletin 1967): its members take a mean since the first sale for the level, and a few
+    With n periods, the first sale's among them, the ensemble counts n / (n + ``prior_periods``), credibility's formula (Buhlmann,
+    Experience rating and credibility, ASTIN Bulletin 1967): its members take a mean since the first sale for the level, and a few
     periods are not enough to weigh them. Quantiles are averaged as the members' are.
 
     Parameters
@@ -484,28 +527,22 @@ def drawn_to_neighbours(
     counts
         Demand comes in whole units.
     """
-    if not len(analogy):
+    rows, at = _matched(table, analogy)
+    if not len(rows):
         return table, explained
-    names = pc.unique(analogy.column("series_id").combine_chunks())
-    here, there = _row_keys(table, names), _row_keys(analogy, names)
-    rows = np.flatnonzero(here >= 0)
-    # Folds closer together than the horizon lack leads here, never there.
-    at = np.minimum(np.searchsorted(there, here[rows]), len(there) - 1)
-    kept = there[at] == here[rows]
-    rows, at = rows[kept], at[kept]
-    n = _floats(analogy, "evidence_periods")[at]
-    share = n / (n + prior_periods)
+    share = _credibility(_floats(analogy, "evidence_periods")[at], prior_periods)
     columns = {name: table.column(name) for name in table.column_names}
     borrowed = (1 - share) * _floats(analogy, "mean")[at]
     for name in ("mean", *QUANTILE_NAMES):
         values = _floats(table, name).copy()
-        mixed = share * values[rows] + (1 - share) * _floats(analogy, name)[at]
+        mixed = _mixed(values[rows], _floats(analogy, name)[at], share)
         values[rows] = np.rint(mixed) if counts and name != "mean" else mixed
         columns[name] = pa.array(values)
     drawn = pa.table(columns)
     if explained is None:
         return drawn, None
-    parts, order = _row_keys(explained, names), here[rows]
+    names = _names(analogy)
+    parts, order = _row_keys(explained, names), _row_keys(table, names)[rows]
     found = np.flatnonzero(parts >= 0)
     where = np.minimum(np.searchsorted(order, parts[found]), max(len(order) - 1, 0))
     contribution = _floats(explained, "contribution").copy()
@@ -519,6 +556,36 @@ def drawn_to_neighbours(
     keys = keys.append_column("component", pa.repeat(pa.scalar("analogy"), len(keys)))
     keys = keys.append_column("contribution", pa.array(borrowed[borrowed != 0]))
     return drawn, pa.concat_tables([explained, keys.select(explained.column_names)])
+
+
+def _matched(table: pa.Table, analogy: pa.Table) -> tuple[IntArray, IntArray]:
+    """Return the positions of rows that both have, in each; both are ordered by series and lead."""
+    if not len(analogy):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    names = _names(analogy)
+    here, there = _row_keys(table, names), _row_keys(analogy, names)
+    rows = np.flatnonzero(here >= 0)
+    # Folds closer together than the horizon lack leads here, never there.
+    at = np.minimum(np.searchsorted(there, here[rows]), len(there) - 1)
+    kept = there[at] == here[rows]
+    return rows[kept], at[kept]
+
+
+def _names(analogy: pa.Table) -> pa.Array:
+    return pc.unique(analogy.column("series_id").combine_chunks())
+
+
+def _credibility(evidence: Array, prior_periods: float) -> Array:
+    """Return what a series' own forecast counts beside its neighbours', [R].
+
+    The period of the first sale is no evidence of how often there is one, but of how much it is, and that the series sells.
+    """
+    periods = evidence + 1
+    return np.asarray(periods / (periods + prior_periods))
+
+
+def _mixed(own: Array, neighbours: Array, share: Array) -> Array:
+    return np.asarray(share * own + (1 - share) * neighbours)
 
 
 def _row_keys(table: pa.Table, names: pa.Array) -> IntArray:

@@ -510,7 +510,9 @@ def _backtest_ensemble(
     walks = {}
     for measure in settings.measures:
         counts = features.of(measure).in_whole_units(folds[0].t)
-        walks[measure] = ensemble.Backtest(names, counts=counts, horizon=settings.horizon)
+        walks[measure] = ensemble.Backtest(
+            names, counts=counts, horizon=settings.horizon, medium=settings.windows[1]
+        )
     for fold in folds:
         tables = [current.staged("backtests", fold=fold.fold, model=name) for name in names]
         found, parts = {}, []
@@ -521,10 +523,12 @@ def _backtest_ensemble(
             found[measure], combined = walk.score(fold.t, rows)
             quantiles = found[measure].finish(combined)
             table = ensemble.table_of(about, combined.mean[0], quantiles)
-            if borrows:
-                table, _ = _drawn(features, measure, fold.t, table, None, counts=walk.counts)
             for name in ("demand_class", "error_scale", "actual"):
                 table = table.append_column(name, about.column(name))
+            if borrows:
+                analogy = _by_analogy(features, measure, fold.t)
+                walk.remember_new(fold.t, table, analogy)
+                table, _ = _drawn(features, found[measure], table, None, analogy)
             parts.append(table)
         current.stage("backtests", in_order(parts), fold=fold.fold, model=ENSEMBLE)
         _stage_weights(features, current, ensemble.Ensembles(found), fold.fold)
@@ -540,16 +544,8 @@ def _of_measure(features: Features, measure: str, tables: Sequence[pa.Table]) ->
     return [table.filter(pc.is_in(table.column("series_id"), ids)) for table in tables]
 
 
-def _drawn(
-    features: Features,
-    measure: str,
-    cutoff_t: int,
-    table: pa.Table,
-    explained: pa.Table | None,
-    *,
-    counts: bool,
-) -> tuple[pa.Table, pa.Table | None]:
-    """Draw the ensemble's forecasts of a measure's new series, and their explanations, to those by analogy."""
+def _by_analogy(features: Features, measure: str, cutoff_t: int) -> pa.Table:
+    """Return the forecasts by analogy of a measure's new series."""
     analogy = features.query(
         f"""
         select series_id, lead, mean, {", ".join(QUANTILE_NAMES)}, evidence_periods
@@ -559,9 +555,19 @@ def _drawn(
         """,
         [cutoff_t],
     )
-    (analogy,) = _of_measure(features, measure, [analogy])
-    prior = features.settings.windows[1] / ensemble.PRIOR_SHARE
-    return ensemble.drawn_to_neighbours(table, explained, analogy, prior, counts=counts)
+    return _of_measure(features, measure, [analogy])[0]
+
+
+def _drawn(
+    features: Features,
+    found: ensemble.Ensemble,
+    table: pa.Table,
+    explained: pa.Table | None,
+    analogy: pa.Table,
+) -> tuple[pa.Table, pa.Table | None]:
+    """Draw an ensemble's forecasts of new series, and their explanations, to those by analogy."""
+    prior = found.prior_share * features.settings.windows[1]
+    return ensemble.drawn_to_neighbours(table, explained, analogy, prior, counts=found.counts)
 
 
 def _stage_weights(
@@ -742,9 +748,8 @@ def _forecast(
             rows = found.combine(each)
             table = ensemble.table_of(mine[0], rows.mean[0], found.finish(rows))
             if borrows:
-                table, drawn = _drawn(
-                    features, measure, cutoff_t, table, parts_of, counts=found.counts
-                )
+                analogy = _by_analogy(features, measure, cutoff_t)
+                table, drawn = _drawn(features, found, table, parts_of, analogy)
                 parts_of = drawn if drawn is not None else parts_of
             parts.append(parts_of)
             forecasts.append(table)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from trendcast.ensemble import (
     LEVELS,
+    PRIOR_SHARE,
     Backtest,
     Ensemble,
     Rows,
@@ -189,7 +190,7 @@ def test_intervals_of_the_wrong_width_cover_after_all(factor: float) -> None:
 
 
 def walked(folds: dict[int, Rows], last_t: int) -> dict[int, Ensemble]:
-    walk = Backtest(["a", "b", "c"], counts=False, horizon=HORIZON)
+    walk = Backtest(["a", "b", "c"], counts=False, horizon=HORIZON, medium=8)
     found = {t: walk.score(t, rows)[0] for t, rows in sorted(folds.items())}
     return found | {last_t: walk.ensemble(last_t)}
 
@@ -249,7 +250,7 @@ def test_a_stored_ensemble_is_the_same(tmp_path: Path) -> None:
 
 def test_a_series_leans_to_the_member_that_suits_it() -> None:
     rng = np.random.default_rng(6)
-    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON)
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
     for fold in range(4):
         rows = rows_of(rng, 40, (1.0, 1.0))
         # Of half the series one member knows nothing, of the other half the other.
@@ -269,7 +270,7 @@ def test_a_series_leans_to_the_member_that_suits_it() -> None:
 
 def test_a_series_with_one_row_hardly_leans() -> None:
     rows = rows_of(np.random.default_rng(6), 2, (0.1, 9.0))
-    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON)
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
     walk.score(100, rows.take(np.array([0])))
     (tilt,) = walk.ensemble(100 + HORIZON).tilts.values()
     assert 1 / 3 < tilt[0] / tilt[1] < 3
@@ -320,7 +321,7 @@ def test_members_explanations_are_mixed_as_their_means_are() -> None:
 
 
 def test_a_new_series_is_drawn_to_its_neighbours() -> None:
-    """With one period of evidence against three it counts a quarter; the parts still add up, and the others stay."""
+    """With two periods against six it counts a quarter; the parts still add up, and the others stay."""
 
     def forecasts(names: list[str], value: float) -> pa.Table:
         keys = {
@@ -338,7 +339,7 @@ def test_a_new_series_is_drawn_to_its_neighbours() -> None:
     parts = parts.append_column("contribution", own.column("mean"))
     analogy = forecasts(["b", "not forecast"], 4.0)
     analogy = analogy.append_column("evidence_periods", pa.array([1] * 4, pa.int32()))
-    drawn, explained = drawn_to_neighbours(own, parts, analogy, 3.0, counts=True)
+    drawn, explained = drawn_to_neighbours(own, parts, analogy, 6.0, counts=True)
     assert drawn.column("mean").to_pylist() == [8, 8, 5, 5, 8, 8]
     assert drawn.column("q90").to_pylist() == [8, 8, 5, 5, 8, 8]
     assert explained is not None
@@ -349,9 +350,41 @@ def test_a_new_series_is_drawn_to_its_neighbours() -> None:
     means = zip(*(drawn.column(c).to_pylist() for c in ("series_id", "lead", "mean")), strict=True)
     assert total == {(name, lead): mean for name, lead, mean in means}
     assert set(explained.column("component").to_pylist()) == {"level", "analogy"}
-    # No history at all, and nothing new.
+    # Nothing but the first sale, and nothing new.
     none = analogy.set_column(
         analogy.column_names.index("evidence_periods"), "evidence_periods", pa.array([0] * 4)
     )
-    assert drawn_to_neighbours(own, None, none, 3.0, counts=True)[0].column("mean")[2].as_py() == 4
+    assert (
+        drawn_to_neighbours(own, None, none, 7.0, counts=True)[0].column("mean")[2].as_py() == 4.5
+    )
     assert drawn_to_neighbours(own, parts, analogy.slice(0, 0), 3.0, counts=True) == (own, parts)
+
+
+@pytest.mark.parametrize(("truth", "least", "most"), [(8.0, 0.03, 0.1), (4.0, 1.0, 2.0)])
+def test_the_backtest_says_how_much_a_new_series_borrows(
+    truth: float, least: float, most: float
+) -> None:
+    """Where own forecasts were right, neighbours hardly count later; where neighbours were, they count more."""
+    names, leads = [f"s{i:04}" for i in range(3_000)], list(range(1, HORIZON + 1))
+    keys = {
+        "series_id": [name for name in names for _ in leads],
+        "lead": pa.array(leads * len(names), pa.int32()),
+    }
+
+    def forecasts(value: float) -> dict[str, list[float]]:
+        return dict.fromkeys(("mean", *QUANTILE_NAMES), [value] * len(names) * HORIZON)
+
+    own = pa.table(keys | forecasts(8.0))
+    own = own.append_column("actual", pa.array([truth] * len(own)))
+    own = own.append_column("error_scale", pa.array([1.0] * len(own)))
+    analogy = pa.table(keys | forecasts(4.0))
+    analogy = analogy.append_column("evidence_periods", pa.array([2] * len(own), pa.int32()))
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
+    assert walk.ensemble(100).prior_share == PRIOR_SHARE
+    walk.remember_new(100, own, analogy)
+    assert walk.ensemble(100).prior_share == PRIOR_SHARE, "nothing has come yet"
+    assert least < walk.ensemble(100 + HORIZON).prior_share < most
+    # A handful of rows says little.
+    walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
+    walk.remember_new(100, own.slice(0, HORIZON), analogy.slice(0, HORIZON))
+    assert walk.ensemble(100 + HORIZON).prior_share == pytest.approx(PRIOR_SHARE, rel=0.05)
