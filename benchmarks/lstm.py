@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trendcast.panel import Panel
 
 UNITS, BATCH, STEPS = 64, 256, 60
-WINDOW = 2  # of the data set: speed needs no last one
+WINDOW = 1  # of the data set: speed needs no last one
 
 
 def seconds_of(panel: Panel, steps: int, **settings: Any) -> float:
