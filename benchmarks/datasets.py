@@ -241,7 +241,8 @@ def _daily_panel(connection: duckdb.DuckDBPyConnection, series: str) -> None:
     _panel(
         connection,
         f"""
-        select cast(series.{series} as varchar) as unique_id, days.ds, coalesce(sum(order_lines.quantity), 0) as y
+        select cast(series.{series} as varchar) as unique_id, days.ds,
+            cast(coalesce(sum(order_lines.quantity), 0) as double) as y  -- a sum of integers is a type that pandas lacks
         from (select {series}, min(ds) as first_ds from order_lines group by 1) as series
         cross join (
             select cast(unnest(generate_series(min(ds), max(ds), interval 1 day)) as date) as ds from order_lines
