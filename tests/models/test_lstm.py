@@ -21,7 +21,7 @@ from trendcast.models.base import (
     ModelError,
     quantile_name,
 )
-from trendcast.models.lstm import Frame, LSTMConfig, LSTMForecaster, Sampler, _Trainer
+from trendcast.models.lstm import RECENT, Frame, LSTMConfig, LSTMForecaster, Sampler, _Trainer
 from trendcast.panel import Panel, Roles
 
 HORIZON, SEASON = 14, 7
@@ -208,7 +208,9 @@ def test_what_says_nothing_is_known_of_every_column_but_the_levels(model):
     places = model.frame.places(COMPONENTS)
     known, bases = len(model.frame.known_columns), model.frame.sizes["bases"]
     assert [place[:2] for place in places["calendar"]] == [("future", j) for j in range(known)]
-    assert [j for name, j, _ in places["season"] if name == "bases"] == list(range(1, bases))
+    assert [j for name, j, _ in places["season"] if name == "bases"] == list(
+        range(1 + len(RECENT), bases)
+    )
     assert not any(name == "present" for rows in places.values() for name, _, _ in rows)
     # Every set of components costs a forecast, so what is beyond six is not told apart.
     many = model.frame.places({f"day_{d}": f"own_{d}" for d in range(6)} | {"mean_28": "level"})
@@ -289,9 +291,11 @@ def test_padding_is_masked(model, weekly, cutoff):
     assert level[0] == pytest.approx(5.5 + frame.level_floor)
     # The sixth to last day opens the season's last cycle; its value is the newest candidate.
     np.testing.assert_allclose(
-        inputs["bases"][0, :7, 1] * level[0], np.arange(4.0, 11.0), rtol=1e-5
+        inputs["bases"][0, :7, 1 + len(RECENT)] * level[0], np.arange(4.0, 11.0), rtol=1e-5
     )
     np.testing.assert_allclose(inputs["bases"][0, :, 0], 1)
+    recent = inputs["bases"][0, 0, 1 : 1 + len(RECENT)] * level[0]
+    np.testing.assert_allclose(recent, [10.0, 8.5], rtol=1e-5)  # the last day, the last four
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from trendcast.models.base import (
 from trendcast.models.explanations import in_units, largest, shapley
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
-FORMAT = 1  # of the JSON beside the weights
+FORMAT = 2  # of the JSON beside the weights
 CELLS = ("lstm", "gru", "rnn")
 REFITS = ("none", "continue", "full")
 MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its own
@@ -50,6 +50,10 @@ EXPLAIN_SERIES = 512  # explained at once
 # that does not learns more from those, and its score on a slice of the panel would mostly be chance.
 MANY_PASSES, VALIDATION_CUTOFFS = 8, 2
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
+RECENT = (
+    1,
+    4,
+)  # and periods, whatever their season: a series that wanders is best forecast from where it is
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -319,11 +323,16 @@ class Frame:
     def _bases(self, windows: Windows, z: FloatArray, level: FloatArray) -> FloatArray:
         """Return the candidates of the base in units of the level, [B, H, C].
 
-        The level itself, means of the last few values of the target's seasonal position, and the
+        The level itself, means of the last few values, of those of the target's seasonal position, and the
         season features that scale with demand. What was not observed falls back on the level.
         """
         b, h = windows.season_mask.shape
         parts = [np.ones((b, h, 1), np.float32)]
+        for k in RECENT:
+            count = windows.mask[:, -k:].sum(axis=1)
+            mean = z[:, -k:].sum(axis=1) / np.maximum(count, 1)
+            recent = np.where(count > 0, mean, 1.0).astype(np.float32)
+            parts.append(np.broadcast_to(recent[:, None, None], (b, h, 1)))
         s, length = self.season_length, z.shape[1]
         if s > 1 and length >= s:
             whole = length // s * s
@@ -359,7 +368,7 @@ class Frame:
         """Return where each component is in the inputs: input, column, and the value there that says nothing.
 
         That is a known feature's mean in training; of what scales with demand, the level. What the encoder reads, the
-        level itself and everything static count as ``level``, which is in all forecasts and in none of the lists.
+        level itself, the last few values and everything static count as ``level``, which is in all forecasts and in none of the lists.
 
         Parameters
         ----------
@@ -376,7 +385,7 @@ class Frame:
         def add(component: str, *places: tuple[str, int, float]) -> None:
             found.setdefault(component, []).extend(places)
 
-        for j in range(1, bases):
+        for j in range(1 + len(RECENT), bases):
             named = (
                 j - bases + len(demand)
             )  # the seasonal means that the frame itself takes come first
@@ -412,7 +421,7 @@ class Frame:
         demand = self.season_units.count("demand")
         blocks = len(BLOCKS) if 1 < self.season_length <= self.context else 0
         known = len(self.known_columns)
-        bases = 1 + blocks + demand
+        bases = 1 + len(RECENT) + blocks + demand
         return {
             "past": self.patch * (2 + known),
             "present": len(self.history_columns) + 2,
