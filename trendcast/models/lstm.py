@@ -4,7 +4,7 @@ One network serves every series: an encoder reads the recent history in steps of
 decoder shared by all leads joins what is known about each target period (direct multi-horizon, as
 in MQ-RNN, Wen et al. 2017) and emits the mean and all quantiles at once. Each window is divided by
 its own level, so that small and large series look alike; the level itself goes in as a feature. The
-mean is a base (a learned blend of seasonal means) times a factor, trained with a Poisson-type loss,
+mean is a base (a learned blend of the last values and seasonal means) times a factor, trained with a Poisson-type loss,
 which keeps totals unbiased; the quantiles are the base times a cumulative sum of positive steps, so
 they are ordered and never negative.
 
