@@ -50,10 +50,8 @@ EXPLAIN_SERIES = 512  # explained at once
 # that does not learns more from those, and its score on a slice of the panel would mostly be chance.
 MANY_PASSES, VALIDATION_CUTOFFS = 8, 2
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
-RECENT = (
-    1,
-    4,
-)  # and periods, whatever their season: a series that wanders is best forecast from where it is
+# And periods of any season: a series that wanders is best forecast from where it is.
+RECENT = (1, 4)
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 
 Batch = dict[str, npt.NDArray[Any]]
