@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from tests.conftest import REPO, Shop
 from trendcast.audit import audit
+from trendcast.ensemble import PRIOR_SHARE
 from trendcast.pipeline import Workspace
 
 FIRST, DAYS, HORIZON = dt.date(2025, 1, 1), 120, 14
@@ -60,7 +62,7 @@ def shop(make_shop: Callable[..., Shop]) -> Shop:
         static_attributes=["category"],
         horizon=HORIZON,
         backtest_folds=2,
-        models=["seasonal_naive", "analogy", "classical"],
+        models=["seasonal_naive", "analogy", "classical", "ridge", "ensemble"],
         launches_table="launches",
         launch_columns={c: c for c in ("product_id", "location_id", "launch_date", "planned_on")},
     )
@@ -128,6 +130,12 @@ def test_every_new_series_was_compared_in_the_backtest(shop: Shop) -> None:
     assert {r["demand_class"] for r in ranked} == {"new", "launch"}
     total = shop.query(f"select model from {MART}.fct_forecast_accuracy where demand_class = 'all'")
     assert "analogy" not in {r["model"] for r in total}
+
+
+def test_what_new_series_lost_is_learnt_from(shop: Shop) -> None:
+    """The folds had new series with sales to come, so the run did not keep the usual share."""
+    (file,) = shop.artifacts_dir.glob("*/ensemble/ensemble.json")
+    assert json.loads(file.read_text())["prior_share"] != PRIOR_SHARE
 
 
 def test_evidence_counts_from_the_planned_launch(shop: Shop) -> None:
