@@ -20,7 +20,7 @@ from trendcast.panel import season_steps
 from trendcast.warehouse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from trendcast.features import Features
     from trendcast.project import Column
@@ -105,6 +105,8 @@ class Design:
         A category with more values than this is left out.
     wide
         Whether columns that are for trees are among the features, with what describes a series and its scale.
+    silent
+        Columns that are 0 whatever the tables say, for a training that could learn nothing from them.
     """
 
     def __init__(
@@ -116,9 +118,11 @@ class Design:
         categories: dict[str, list[str]] | None = None,
         max_values: int | None = None,
         wide: bool = True,
+        silent: Collection[str] = (),
     ) -> None:
         project, settings = features.project, features.settings
         self._features = features
+        self._silent = frozenset(silent)
         self.horizon = settings.horizon
         self.lead_bucket = settings.lead_bucket
         self.history = project.with_role("history", wide=wide)
@@ -226,6 +230,8 @@ class Design:
             for j, column in enumerate(columns):
                 if column.unit == "demand":
                     into[:, j] /= level
+                if column.name in self._silent:
+                    into[:, j] = 0
             begin += len(columns)
         out[:, begin:] = self._static.take(keys.series, axis=0)
 

@@ -27,6 +27,7 @@ BY_SERIES = (
     *("int_series", "ftr_history", "ftr_known", "ftr_static"),
     *("ftr_cutoff", "ftr_design", "ftr_baseline", "ftr_analogy"),
 )
+PERIODS_A_YEAR = {"day": 365, "week": 52, "month": 12}
 # Columns that name a series, and not what it is like.
 NAMING = ("series_id", "measure")
 
@@ -234,10 +235,22 @@ class Features:
                 season={c.name: c.unit for c in history if c.role == "season"},
                 known=[c.name for c in known],
                 static=static,
+                needs=self._needs(),
             ),
             season_length=self.settings.season_length,
             horizon=self.settings.horizon,
         )
+
+    def too_young(self, end_t: int) -> set[str]:
+        """Known columns that the history up to a period is too short to learn anything from."""
+        periods = end_t + 1 - self.first_t
+        return {name for name, needed in self._needs().items() if needed > periods}
+
+    def _needs(self) -> dict[str, int]:
+        """Periods of history that known columns need, of those that need any."""
+        year = PERIODS_A_YEAR[self.settings.grain]
+        known = self.project.with_role("known", wide=True)
+        return {c.name: c.needs_years * year for c in known if c.needs_years}
 
     @cached_property
     def static_columns(self) -> list[str]:

@@ -48,12 +48,15 @@ class Roles:
         Columns known in advance: calendar, promotions, planned prices.
     static : sequence of str
         Categories that describe a series.
+    needs : mapping of str to int
+        Known column -> periods of history from which there is anything to learn from it; columns not named need none.
     """
 
     history: Mapping[str, str] = field(default_factory=dict)
     season: Mapping[str, str] = field(default_factory=dict)
     known: Sequence[str] = ()
     static: Sequence[str] = ()
+    needs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse units nobody knows how to scale."""
@@ -104,6 +107,7 @@ class Panel:
     static: npt.NDArray[np.int32]  # [N, S], 0 is unknown
     static_columns: tuple[str, ...]
     static_categories: tuple[tuple[str, ...], ...]  # category of code k + 1, one tuple a column
+    known_needs: tuple[tuple[str, int], ...] = ()  # as in Roles
 
     def __post_init__(self) -> None:
         """Check the shapes against each other."""
@@ -132,6 +136,12 @@ class Panel:
     def n_series(self) -> int:
         """Number of series, N."""
         return len(self.series_id)
+
+    @property
+    def too_young(self) -> set[str]:
+        """Known columns that the history is too short to learn anything from."""
+        periods = self.end + 1 - self.start.min(initial=self.end)
+        return {name for name, needed in self.known_needs if needed > periods}
 
     @property
     def lengths(self) -> IntArray:
@@ -215,6 +225,7 @@ class Panel:
             known=of_known,
             known_columns=known,
             known_offsets=offsets + horizon * np.arange(len(series_id) + 1),
+            known_needs=tuple(roles.needs.items()),
             static=static,
             static_columns=tuple(roles.static),
             static_categories=categories,

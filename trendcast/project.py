@@ -90,6 +90,8 @@ class Column:
     component: str = "other"
     #: Only for models that choose among features themselves.
     wide: bool = False
+    #: Years of history from which there is anything to learn from it.
+    needs_years: int = 0
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _columns(nodes: dict[str, Any], built: dict[str, bool]) -> list[Column]:
                         unit=meta.get("unit", "none"),
                         component=meta.get("component", "other"),
                         wide=meta.get("wide", False),
+                        needs_years=meta.get("needs_years", 0),
                     )
                 )
     return columns

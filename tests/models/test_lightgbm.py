@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,6 +232,19 @@ def test_threads_do_not_change_the_forecast_and_seeds_do(
         other = features_on(*panel, project=FakeProject(threads=threads))
         assert fitted(other).forecast(other, CUTOFF) == ours
     assert fitted(features, seed=4).forecast(features, CUTOFF) != ours
+
+
+def test_what_needs_a_longer_history_is_not_learnt_from(
+    panel: tuple[np.ndarray, np.ndarray], model: LightGBM
+) -> None:
+    def uses_promotion(model: LightGBM) -> bool:
+        place = model._about["names"].index("promotion")
+        return bool(model._booster.feature_importance()[place])
+
+    project = FakeProject()
+    project.columns = tuple(replace(c, needs_years=3 * (c.name == "promotion")) for c in COLUMNS)
+    assert uses_promotion(model)
+    assert not uses_promotion(fitted(features_on(*panel, project=project)))
 
 
 def test_only_columns_with_a_role_and_no_wordy_category_are_used(

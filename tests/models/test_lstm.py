@@ -284,6 +284,19 @@ def test_sampler_stays_in_range_and_prefers_late_cutoffs():
     assert np.mean(series == 0) == pytest.approx(weights[0] / sum(weights), abs=0.01)
 
 
+@pytest.mark.parametrize("needed", [182, 183])
+def test_what_needs_a_longer_history_is_not_learnt_from(weekly, needed):
+    """A column whose first values have just come says nothing, or the network would make much of what it hardly saw."""
+    panel = replace(weekly, known_needs=(("day_3", needed),))
+    forecaster = fit(panel, replace(TINY, validation_cutoffs=0))
+    column = panel.known_columns.index("day_3")
+    changed = panel.known.copy()
+    changed[:, column] = 9.0
+    with_change = forecaster.predict(replace(panel, known=changed)).mean
+    said_nothing = np.array_equal(with_change, forecaster.predict(panel).mean)
+    assert said_nothing == (needed > 182)
+
+
 # --- Windows ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import duckdb
@@ -37,6 +38,7 @@ class FakeProject:
         horizon=HORIZON,
         lead_bucket=BUCKET,
         season_length=7,
+        grain="day",
         train_periods=150,
         train_stride=2,
         train_rows=10**6,
@@ -133,6 +135,20 @@ def features_on(tables: dict[str, np.ndarray], threads: int = 2) -> Features:
         """
     )
     return Features(DuckDBWarehouse(connection, ":memory:"), FakeProject())  # type: ignore[arg-type]
+
+
+def test_what_needs_a_longer_history_is_not_learnt_from(
+    tables: dict[str, np.ndarray], features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needy = tuple(replace(c, needs_years=3 * (c.name == "copy")) for c in COLUMNS)
+    monkeypatch.setattr(features, "project", FakeProject())
+    monkeypatch.setattr(features.project, "columns", needy, raising=False)
+    model = ridge.Ridge()
+    model.fit(features, LAST_T - 1, 1, lambda _: None)
+    place = [c.name for c in COLUMNS].index("copy")
+    assert all(bucket.dropped[place] for bucket in model._fit.buckets)
+    assert features.too_young(LAST_T - 1) == {"copy"}
+    assert features.too_young(3 * 365 - 1) == set()
 
 
 @pytest.fixture(scope="module")

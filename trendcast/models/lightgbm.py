@@ -189,7 +189,13 @@ class LightGBM:
         progress("rows")
         cutoffs = _cutoffs(features, config, end_t)
         windows = _windows(features, config, end_t)
-        design = Design(features, [*cutoffs, *windows], end_t, max_values=config.max_categories)
+        design = Design(
+            features,
+            [*cutoffs, *windows],
+            end_t,
+            max_values=config.max_categories,
+            silent=features.too_young(end_t),
+        )
         self._about = {"names": design.names, "categories": design.categories}
         sample = _sample(design, config, cutoffs, windows, seed)
         folds = _folds(sample, windows)

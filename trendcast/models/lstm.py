@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,8 @@ RECENT = (1, 4)
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
 # Reach, as a multiple of the mean change from a period, or a season, to the next over the window's mean; at most 1.
 REACH, LEAST_REACH, LEAST_CHANGES = 10.0, 0.02, 4
+
+ENDLESS = 1e30  # a standard deviation: what is divided by it says nothing
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -230,7 +232,7 @@ class Frame:
             constants={
                 "history": _moments(panel.history),
                 "season": _moments(panel.season),
-                "known": _moments(panel.known),
+                "known": _moments(panel.known, panel.known_columns, panel.too_young),
             },
         )
 
@@ -449,8 +451,10 @@ class Frame:
         }
 
 
-def _moments(values: FloatArray) -> list[list[float]]:
-    """Return each column's mean and standard deviation, reading a shard of rows at a time."""
+def _moments(
+    values: FloatArray, names: tuple[str, ...] = (), silent: Collection[str] = ()
+) -> list[list[float]]:
+    """Return each column's mean and standard deviation, reading a shard of rows at a time; a silent one's is endless."""
     n, k = values.shape
     total, square = np.zeros(k), np.zeros(k)
     for at in range(0, n, 1 << 18):
@@ -459,7 +463,9 @@ def _moments(values: FloatArray) -> list[list[float]]:
         square += (part**2).sum(axis=0)
     mean = total / max(n, 1)
     std = np.sqrt(np.maximum(square / max(n, 1) - mean**2, 0))
-    return [mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()]
+    std = np.where(std > 1e-6, std, 1.0)
+    std[[j for j, name in enumerate(names) if name in silent]] = ENDLESS
+    return [mean.tolist(), std.tolist()]
 
 
 def _smallest(y: FloatArray) -> float:

@@ -131,7 +131,8 @@ class Ridge:
         pairs = _training_pairs(features, end_t)
         if not pairs:
             raise _too_short(features)
-        design = Design(features, list(pairs), end_t, wide=False)
+        silent = features.too_young(end_t)
+        design = Design(features, list(pairs), end_t, wide=False, silent=silent)
         keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
         rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
         columns = design.columns
