@@ -23,6 +23,8 @@
         {{ relation }}.*,
         explode(sequence(0, {{ times }} - 1)) as {{ counter }}
     from {{ relation }}
+    -- To below zero it would count backwards.
+    where {{ times }} > 0
 {%- endmacro %}
 
 {#- A window over a series' sales so far. -#}
@@ -80,6 +82,10 @@
 
 {% macro default__last_value(expression) -%}
     last_value({{ expression }} ignore nulls)
+{%- endmacro %}
+
+{% macro spark__last_value(expression) -%}
+    last_value({{ expression }}, true)
 {%- endmacro %}
 
 {% macro postgres__last_value(expression) -%}

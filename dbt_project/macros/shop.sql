@@ -50,6 +50,10 @@
     try_cast({{ expression }} as {{ type }})
 {%- endmacro %}
 
+{% macro spark__try_cast(expression, type) -%}
+    try_cast({{ expression }} as {{ type }})
+{%- endmacro %}
+
 {#- Names of the product attributes the catalogue maps, without the key. -#}
 {% macro product_attributes() %}
     {{ return(var('product_columns').keys() | reject('equalto', 'product_id') | list) }}

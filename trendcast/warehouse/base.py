@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+import duckdb
+
 from trendcast.errors import WarehouseError
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ def quote(identifier: str) -> str:
 def literal(text: str) -> str:
     """Write text as an SQL string, for statements that take no parameters, such as ATTACH."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def compute_here(sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Return the rows of a query on tables of this process alone, for an engine that is elsewhere."""
+    with duckdb.connect() as connection:
+        for name, rows in tables.items():
+            connection.register(name, rows)
+        return connection.sql(sql).to_arrow_table()
 
 
 @contextmanager

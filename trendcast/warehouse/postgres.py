@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import adbc_driver_manager.dbapi as dbapi
 import adbc_driver_postgresql.dbapi as driver
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import all_or_nothing, quote
+from trendcast.warehouse.base import all_or_nothing, compute_here, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -132,10 +131,7 @@ class PostgresWarehouse:
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
-        with duckdb.connect() as connection:
-            for name, rows in tables.items():
-                connection.register(name, rows)
-            return connection.sql(sql).to_arrow_table()
+        return compute_here(sql, tables)
 
     def write(self, schema: str, table: str, rows: pa.Table) -> int:
         """Make a table of a schema, or replace it, and return how many rows it has."""
