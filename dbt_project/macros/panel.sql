@@ -44,7 +44,7 @@
         {{ trendcast.sales_so_far('min(' ~ expression ~ ')') }} as {{ column }}_lowest,
         {{ trendcast.sales_so_far('max(' ~ expression ~ ')') }} as {{ column }}_highest,
     {%- elif policy == 'mean' %}
-        cast({{ trendcast.sales_so_far('avg(cast(' ~ expression ~ ' as ' ~ trendcast.type_exact() ~ '))') }}
+        cast({{ trendcast.sales_so_far('avg(cast(' ~ expression ~ ' as ' ~ trendcast.type_averaged() ~ '))') }}
             as {{ trendcast.type_double() }}) as {{ column }}_mean,
     {%- elif policy == 'median' %}
         {{ trendcast.sales_so_far(trendcast.quantile(expression, 0.5)) }} as {{ column }}_median,

@@ -110,6 +110,19 @@
     decimal(38, 12)
 {%- endmacro %}
 
+{#- What exact amounts are averaged as: Spark's mean of a decimal is one of but four digits more. -#}
+{% macro type_averaged() -%}
+    {{ return(adapter.dispatch('type_averaged', 'trendcast')()) }}
+{%- endmacro %}
+
+{% macro default__type_averaged() -%}
+    {{ trendcast.type_exact() }}
+{%- endmacro %}
+
+{% macro spark__type_averaged() -%}
+    {{ trendcast.type_fine() }}
+{%- endmacro %}
+
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}
 {% macro type_double() -%}
     {{ return(adapter.dispatch('type_double', 'trendcast')()) }}
