@@ -36,7 +36,7 @@
 
 {#- The last day of the period that starts at `start_expression`. -#}
 {% macro period_end(start_expression) -%}
-    cast({{ trendcast.dateadd('day', -1, trendcast.dateadd(trendcast.settings().grain, 1, start_expression)) }} as date)
+    cast({{ trendcast.date_after('day', -1, trendcast.date_after(trendcast.settings().grain, 1, start_expression)) }} as date)
 {%- endmacro %}
 
 {#- Days from one date to another, both included. -#}
@@ -102,16 +102,16 @@
     where first_date <= last_date
 {%- endmacro %}
 
-{#- A date so many days, weeks, months or years after another. dbt's own, but on Spark, where that repeats the date twelve times. -#}
-{% macro dateadd(datepart, interval, date_expression) -%}
-    {{ return(adapter.dispatch('dateadd', 'trendcast')(datepart, interval, date_expression)) }}
+{#- A date so many days, weeks, months or years after another: dbt's dateadd, but on Spark, where that repeats the date twelve times. -#}
+{% macro date_after(datepart, interval, date_expression) -%}
+    {{ return(adapter.dispatch('date_after', 'trendcast')(datepart, interval, date_expression)) }}
 {%- endmacro %}
 
-{% macro default__dateadd(datepart, interval, date_expression) -%}
+{% macro default__date_after(datepart, interval, date_expression) -%}
     {{ return(dbt.dateadd(datepart, interval, date_expression)) }}
 {%- endmacro %}
 
-{% macro spark__dateadd(datepart, interval, date_expression) -%}
+{% macro spark__date_after(datepart, interval, date_expression) -%}
     {%- set function, factor = {
         'day': ('date_add', 1), 'week': ('date_add', 7), 'month': ('add_months', 1), 'year': ('add_months', 12)
     }[datepart] -%}

@@ -10,12 +10,12 @@ with bounds as (
     select
         first_date as first_sale_date,
         {{ trendcast.period_start('first_date') }} as first_ds,
-        {{ trendcast.period_end(trendcast.dateadd(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
+        {{ trendcast.period_end(trendcast.date_after(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
         -- Holidays near the ends count too: a whole period more for their lead and lag, then days for the distances.
-        cast({{ trendcast.dateadd('day', -near, trendcast.dateadd(
+        cast({{ trendcast.date_after('day', -near, trendcast.date_after(
             settings.grain, -1, trendcast.period_start('first_date'))) }} as date) as first_date,
-        cast({{ trendcast.dateadd('day', near, trendcast.period_end(
-            trendcast.dateadd(settings.grain, settings.horizon + 1, 'cutoff'))) }} as date) as last_date
+        cast({{ trendcast.date_after('day', near, trendcast.period_end(
+            trendcast.date_after(settings.grain, settings.horizon + 1, 'cutoff'))) }} as date) as last_date
     from {{ ref('int_cutoffs') }}
     where fold = 0
 
@@ -49,7 +49,7 @@ described as (
         extract(day from date_day) as month_day,
         {{ trendcast.days_in('date_day', trendcast.month_end('date_day')) }} as month_days_left,
         2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0e0) / 12 as year_angle,
-        date_day >= {{ trendcast.dateadd('year', 2, '(select bounds.first_sale_date from bounds)') }} as is_second_year
+        date_day >= {{ trendcast.date_after('year', 2, '(select bounds.first_sale_date from bounds)') }} as is_second_year
     from numbered
 
 ),
