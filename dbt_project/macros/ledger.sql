@@ -19,7 +19,15 @@
 
 {#- What an engine calls a type that a contract declares. -#}
 {% macro type_declared(name) -%}
-    {{ return({'varchar': dbt.type_string(), 'double precision': trendcast.type_double()}.get(name, name)) }}
+    {{ return(adapter.dispatch('type_declared', 'trendcast')(name)) }}
+{%- endmacro %}
+
+{% macro default__type_declared(name) -%}
+    {{ return(name) }}
+{%- endmacro %}
+
+{% macro spark__type_declared(name) -%}
+    {{ return({'varchar': 'string', 'double precision': 'double'}.get(name, name)) }}
 {%- endmacro %}
 
 {#- On Spark a ledger table is a view. Parquet tables have no transactions that span several, so `trendcast` appends rows to a

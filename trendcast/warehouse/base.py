@@ -57,6 +57,8 @@ class Warehouse(Protocol):
 
     #: dbt's name of the engine, the ``type`` of a profile's output.
     engine: str
+    #: Whether `by_shard` works: the engine has workers that run Python.
+    has_workers: bool
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
@@ -81,6 +83,20 @@ class Warehouse(Protocol):
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
+
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Have the engine's workers apply a function to shards of several queries' rows at once; return all that it returns.
+
+        Rows with the same ``key``, a column of every query, go to the same shard. The function is given the shard's rows by the
+        queries' names, about ``shard_rows`` in all, and returns rows of the ``schema``.
+        """
 
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import socket
 import sys
 import warnings
 from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,11 @@ from trendcast.warehouse.base import compute_here, literal, quote
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that pandas 3 is newer than what it knows
     from pyspark.errors import AnalysisException, PySparkException
-    from pyspark.sql import SparkSession
+    from pyspark.sql import SparkSession, functions
+    from pyspark.sql.pandas.types import from_arrow_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 #: What the table that rows are appended to has behind the name of the view that shows them, as the macro ledger_log has it.
 LOG = "_log"
@@ -39,6 +42,7 @@ class SparkWarehouse:
     """A session on a Spark Connect server, with the settings of its dbt profile."""
 
     engine = "spark"
+    has_workers = True
 
     def __init__(self, session: SparkSession, schema: str, *, read_only: bool) -> None:
         self._session = session
@@ -60,6 +64,8 @@ class SparkWarehouse:
                 "Connect server, sc://host:port."
             )
         where = settings["spark.remote"]
+        # It would print each error that is caught here, with the stack of the JVM.
+        logging.getLogger("SQLQueryContextLogger").disabled = True
         # Where the server is a new one its executors run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         with warnings.catch_warnings():
@@ -163,6 +169,45 @@ class SparkWarehouse:
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
         return compute_here(sql, tables)
+
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Have the executors apply a function to shards of several queries' rows; see `trendcast.warehouse.base`.
+
+        The function goes to each executor once a job, with the tasks' code. A shard is a task of its own, so that what an
+        executor that died was at is done again by another.
+        """
+        with _errors():
+            frames = {name: self._sql(sql) for name, sql in queries.items()}
+            rows = sum(frame.count() for frame in frames.values())
+            shards = max(
+                -(-rows // shard_rows), int(self._session.conf.get("spark.sql.shuffle.partitions"))
+            )
+            parts = [
+                frame.select(
+                    functions.pmod(functions.xxhash64(key), functions.lit(shards)).alias("shard"),
+                    functions.struct(*frame.columns).alias(name),
+                )
+                for name, frame in frames.items()
+            ]
+            # One column of rows for each query, null in those of the others.
+            every = reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts)
+
+            def apply(shard: pa.Table) -> pa.Table:
+                return function({name: _rows_of(shard.column(name)) for name in queries})
+
+            return _plain(
+                every.repartition(shards, "shard")
+                .groupBy("shard")
+                .applyInArrow(apply, from_arrow_schema(schema))
+                .toArrow()
+            ).cast(schema)
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Spark reads no other warehouse's file."""
@@ -309,6 +354,13 @@ def _plain(table: pa.Table) -> pa.Table:
         for f in table.schema
     ]
     return table.cast(pa.schema(fields))
+
+
+def _rows_of(column: pa.ChunkedArray) -> pa.Table:
+    """Return what a column of structs holds as a table, without its nulls."""
+    present = column.drop_null().combine_chunks()
+    fields = present.type.fields
+    return _plain(pa.table([present.field(i) for i in range(len(fields))], names=[f.name for f in fields]))
 
 
 def _lives(pid: int) -> bool:
