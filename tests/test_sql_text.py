@@ -25,7 +25,7 @@ SQL = re.compile(
 # Functions that return SQL: those that quote, dbt's own rendering of a relation, and those whose own f-strings are read here.
 SAFE_CALLS = {
     *("quote", "literal", "relation", "safe_cast", "text_order"),
-    *("_period_start", "_periods_between"),
+    *("_period_start", "_periods_between", "days_between"),
     *(
         "_inside",
         "_at",
@@ -106,6 +106,10 @@ REVIEWED = {
     },
     "session.py": {"mart", "' and '.join(conditions)", "order"},  # names of ACCURACY_BY
     "warehouse/duckdb.py": {"relation", "expression", "data_type"},
+    "warehouse/spark.py": {
+        *("relation", "expression", "data_type", "types[n]", "frame.columns", "target"),
+        *("lock", "aside"),
+    },
     "warehouse/postgres.py": {"relation", "', '.join([expression, *digits])", "data_type"},
 }
 

@@ -65,7 +65,11 @@ def load(warehouse: Warehouse, schema: str, project_dir: Path, vars: Mapping[str
     others = warehouse.query(
         f"select * from {relation} where not (country = ? and subdivision = ?)", [country, part]
     )
-    warehouse.write(schema, TABLE, pa.concat_tables([others.select(table.column_names), table], promote_options="permissive"))
+    warehouse.write(
+        schema,
+        TABLE,
+        pa.concat_tables([others.select(table.column_names), table], promote_options="permissive"),
+    )
     return len(table)
 
 

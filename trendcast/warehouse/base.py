@@ -110,6 +110,9 @@ class Warehouse(Protocol):
     def safe_cast(self, expression: str, data_type: str) -> str:
         """SQL that is null where the expression cannot be read as the type."""
 
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does, by their characters' numbers and not as a language has it."""
 

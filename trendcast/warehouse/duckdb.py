@@ -153,6 +153,10 @@ class DuckDBWarehouse:
         """SQL that is null where the expression cannot be read as the type."""
         return f"try_cast({expression} as {data_type})"
 
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+        return f"({last} - {first})"
+
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does: as DuckDB does by itself."""
         return expression

@@ -180,6 +180,10 @@ class PostgresWarehouse:
         function = f"{quote(self._schema)}.trendcast_{'decimal' if digits else 'timestamp'}"
         return f"cast({function}({', '.join([expression, *digits])}) as {data_type})"
 
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+        return f"({last} - {first})"
+
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does, whatever the database's collation."""
         return f'{expression} collate "C"'

@@ -34,6 +34,13 @@ LOG = "_log"
 _ABSENT = ("TABLE_OR_VIEW_NOT_FOUND", "SCHEMA_NOT_FOUND", "NO_SUCH_CATALOG_EXCEPTION")
 # What a session may do that writes nothing.
 _READS = re.compile(r"\s*(select|with|create or replace temporary view|describe)\b", re.IGNORECASE)
+# Texts, names in quotes, comments, and what Spark has another word for outside of them.
+_TOKENS = re.compile(
+    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/"
+    r"|(?<=\bas )(varchar)\b|\b(double precision)\b|\b(row)(?=\()",
+    re.DOTALL | re.IGNORECASE,
+)
+_WORDS = {"varchar": "string", "double precision": "double", "row": "struct"}
 # Rows of an Arrow table that are sent at once; Spark sends batches of the same size.
 _BATCH_ROWS = 100_000
 
@@ -69,7 +76,9 @@ class SparkWarehouse:
         # Where the server is a new one its executors run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a server which is up already keeps its memory and folders
+            warnings.simplefilter(
+                "ignore"
+            )  # that a server which is up already keeps its memory and folders
             builder = SparkSession.builder
             for name, value in settings.items():
                 builder = builder.config(name, value)
@@ -152,9 +161,7 @@ class SparkWarehouse:
                 # Aside first, for rows that were read from it are gone with it.
                 aside = _beside(relation, "_new")
                 self._sql(f"drop table if exists {aside}").collect()
-                self._sql(
-                    f"create table {aside} using parquet as select * from _written"
-                ).collect()
+                self._sql(f"create table {aside} using parquet as select * from _written").collect()
                 self._sql(f"drop table if exists {relation}").collect()
                 self._sql(f"alter table {aside} rename to {relation}").collect()
             finally:
@@ -233,6 +240,10 @@ class SparkWarehouse:
         """SQL that is null where the expression cannot be read as the type."""
         return f"try_cast({expression} as {data_type})"
 
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+        return f"datediff({last}, {first})"
+
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does: as Spark does by itself, byte by byte."""
         return expression
@@ -285,7 +296,9 @@ class SparkWarehouse:
                     ) from None
                 self.execute(f"drop table if exists {lock}")
         else:
-            raise WarehouseLockedError("Another trendcast run has just begun on this Spark. Wait for it.")
+            raise WarehouseLockedError(
+                "Another trendcast run has just begun on this Spark. Wait for it."
+            )
         try:
             yield
         finally:
@@ -304,7 +317,7 @@ class SparkWarehouse:
         self.close()
 
     def _sql(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        return self._session.sql(sql, args=list(parameters) or None)
+        return self._session.sql(_spelt(sql), args=list(parameters) or None)
 
     def _frame(self, rows: pa.Table) -> Any:
         return self._session.createDataFrame(rows)
@@ -341,26 +354,35 @@ def _require_folder(settings: Mapping[str, str], folder: str) -> None:
         )
 
 
+def _spelt(sql: str) -> str:
+    """Write types and rows as Spark does."""
+    return _TOKENS.sub(lambda m: _WORDS[m[m.lastindex].lower()] if m.lastindex else m[0], sql)
+
+
 def _beside(relation: str, suffix: str) -> str:
     """Return a relation's name with something behind it."""
-    mark = relation[-1] if relation[-1] in "`\"" else ""
+    mark = relation[-1] if relation[-1] in '`"' else ""
     return f"{relation.removesuffix(mark)}{suffix}{mark}"
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Return timestamps without their zone, which is UTC."""
-    fields = [
-        pa.field(f.name, pa.timestamp("us")) if pa.types.is_timestamp(f.type) else f
-        for f in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    """Return timestamps without their zone, which is UTC, and decimals in floating point, which other engines compute in."""
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_timestamp(kind):
+            return pa.timestamp("us")
+        return pa.float64() if pa.types.is_decimal(kind) and kind.scale else kind
+
+    return table.cast(pa.schema([pa.field(f.name, plain(f.type)) for f in table.schema]))
 
 
 def _rows_of(column: pa.ChunkedArray) -> pa.Table:
     """Return what a column of structs holds as a table, without its nulls."""
     present = column.drop_null().combine_chunks()
     fields = present.type.fields
-    return _plain(pa.table([present.field(i) for i in range(len(fields))], names=[f.name for f in fields]))
+    return _plain(
+        pa.table([present.field(i) for i in range(len(fields))], names=[f.name for f in fields])
+    )
 
 
 def _lives(pid: int) -> bool:

@@ -1,0 +1,151 @@
+"""A local Spark of the tests' own, with executors that are processes of their own, and shops on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import REPO, Rows, Shop, as_table
+from trendcast.project import read_output
+
+REQUIRE = "TRENDCAST_REQUIRE_SPARK"
+# Two executors with a core and a gigabyte each.
+MASTER = "local-cluster[2,1,1024]"
+EXECUTOR = "CoarseGrainedExecutorBackend"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Spark Connect server with executors; its tables and how to find it are in a folder."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What says where it is."""
+        return {
+            "TRENDCAST_TARGET": "spark",
+            "TRENDCAST_SPARK_REMOTE": MASTER,
+            "TRENDCAST_SPARK_FOLDER": str(self.folder),
+            "SPARK_LOCAL_CONNECT_DISCOVERY": str(self.folder / "server" / "connect.json"),
+        }
+
+    def output(self, schema: str = "analytics") -> dict[str, Any]:
+        """Return the shipped profile's output for it."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            output = read_output(REPO / "dbt_project", REPO / "profiles", "spark")
+        return output | {"schema": schema}
+
+    def executors(self) -> list[int]:
+        """Return the executors' process ids."""
+        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+        mine = str(self.folder)
+        found = []
+        for line in listed.splitlines():
+            pid = line.split(maxsplit=1)[0]
+            if EXECUTOR in line and mine in _environment_of(int(pid)):
+                found.append(int(pid))
+        return found
+
+
+def _environment_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    return ""
+
+
+@dataclass
+class SparkShop(Shop):
+    """A shop on the cluster."""
+
+    cluster: Cluster | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a command on this shop."""
+        assert self.cluster is not None
+        return super().environment | self.cluster.environment
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        return self.table(sql).to_pylist()
+
+    def table(self, sql: str) -> pa.Table:
+        """Return the rows of a query as Arrow."""
+        from trendcast.warehouse import connect
+
+        assert self.cluster is not None
+        with connect(self.cluster.output(), read_only=True) as warehouse:
+            return warehouse.query(sql)
+
+    def write(self, table: str, rows: Rows) -> None:
+        """Create or replace a table of the schema ``raw``."""
+        from trendcast.warehouse import connect
+
+        assert self.cluster is not None
+        with connect(self.cluster.output(), read_only=False) as warehouse:
+            warehouse.write("raw", table, as_table(rows))
+
+
+def missing() -> str | None:
+    """Say what is not installed; None where all is."""
+    try:
+        import dbt.adapters.spark  # noqa: F401
+        import pyspark.sql.connect  # noqa: F401
+    except ImportError as error:
+        return f"{error.name or error} is not installed (extra: spark)"
+    if shutil.which("java") or os.environ.get("JAVA_HOME"):
+        return None
+    return "no Java is installed (Debian: openjdk-17-jre-headless)"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Cluster]:
+    """Have a cluster while inside; skip loudly, or fail, where Spark is not installed."""
+    why = missing()
+    if why:
+        text = f"{why}: NOTHING was tested on Spark"
+        if os.environ.get(REQUIRE):
+            pytest.fail(text)
+        pytest.skip(text)
+    cluster = Cluster(folder)
+    (folder / "server").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            if name.startswith("SPARK_"):
+                patch.setenv(name, value)
+        # The executors, too, are found by it.
+        patch.setenv("TRENDCAST_SPARK_FOLDER", str(folder))
+        try:
+            yield cluster
+        finally:
+            subprocess.run(
+                [sys.executable, "-m", "pyspark.sql.connect.local_server", "--stop"],
+                capture_output=True,
+                check=False,
+            )
+
+
+def kill_an_executor(cluster: Cluster, until: float) -> int | None:
+    """Kill an executor as soon as there is one at work, and return its id; None where none came in time."""
+    while time.monotonic() < until:
+        for pid in cluster.executors():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return pid
+        time.sleep(0.1)
+    return None
