@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -51,21 +52,15 @@ class Cluster:
         return output | {"schema": schema}
 
     def executors(self) -> list[int]:
-        """Return the executors' process ids."""
-        listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
-        mine = str(self.folder)
-        found = []
-        for line in listed.splitlines():
-            pid = line.split(maxsplit=1)[0]
-            if EXECUTOR in line and mine in _environment_of(int(pid)):
-                found.append(int(pid))
-        return found
-
-
-def _environment_of(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    return ""
+        """Return the executors' process ids: the server's children."""
+        found = self.folder / "server" / "connect.json"
+        if not found.exists():
+            return []
+        server = str(json.loads(found.read_text())["pid"])
+        listed = subprocess.run(
+            ["ps", "-o", "pid,args", "--ppid", server], capture_output=True, text=True, check=False
+        )
+        return [int(line.split()[0]) for line in listed.stdout.splitlines() if EXECUTOR in line]
 
 
 @dataclass
@@ -128,8 +123,6 @@ def running(folder: Path) -> Iterator[Cluster]:
         for name, value in cluster.environment.items():
             if name.startswith("SPARK_"):
                 patch.setenv(name, value)
-        # The executors, too, are found by it.
-        patch.setenv("TRENDCAST_SPARK_FOLDER", str(folder))
         try:
             yield cluster
         finally:
