@@ -20,6 +20,10 @@ OF_ITS_OWN = (
 )
 
 
+# Commands that other engines refuse, with what to do instead.
+DUCKDB_ONLY = ("publish", "audit", "reproduce")
+
+
 def lines_of(days: int) -> pa.Table:
     """Order lines of four products at two stores: gaps, returns, promotions by price, and some that nobody can read."""
     rng = np.random.default_rng(7)

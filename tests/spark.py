@@ -58,9 +58,49 @@ class Cluster:
             return []
         server = str(json.loads(found.read_text())["pid"])
         listed = subprocess.run(
-            ["ps", "-o", "pid,args", "--ppid", server], capture_output=True, text=True, check=False
+            ["ps", "-ww", "-o", "pid,args", "--ppid", server],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return [int(line.split()[0]) for line in listed.stdout.splitlines() if EXECUTOR in line]
+
+    @property
+    def address(self) -> dict[str, str]:
+        """What says where the server is, as one that another machine runs."""
+        found = json.loads((self.folder / "server" / "connect.json").read_text())
+        return {
+            "TRENDCAST_SPARK_REMOTE": f"sc://localhost:{found['port']}",
+            "SPARK_CONNECT_AUTHENTICATE_TOKEN": found["token"],
+        }
+
+    def kill_at_work(self, within: float = 90) -> int | None:
+        """Kill an executor while its Python computes, and return its process id; None where none did in time."""
+        until, before = time.monotonic() + within, dict[int, int]()
+        while time.monotonic() < until:
+            for pid in self.executors():
+                ticks = _python_ticks(pid)
+                if ticks - before.setdefault(pid, ticks) > 50:  # half a second
+                    os.kill(pid, signal.SIGKILL)
+                    return pid
+            time.sleep(0.2)
+        return None
+
+
+def _python_ticks(executor: int) -> int:
+    """Return the processor time that an executor's Python workers have used: its grandchildren, for a daemon forks them."""
+
+    def children(pid: int) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
+        return [int(line) for line in found.stdout.split()]
+
+    total = 0
+    for daemon in children(executor):
+        for worker in children(daemon):
+            with suppress(OSError):
+                fields = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()
+                total += int(fields[11]) + int(fields[12])
+    return total
 
 
 @dataclass
@@ -131,14 +171,3 @@ def running(folder: Path) -> Iterator[Cluster]:
                 capture_output=True,
                 check=False,
             )
-
-
-def kill_an_executor(cluster: Cluster, until: float) -> int | None:
-    """Kill an executor as soon as there is one at work, and return its id; None where none came in time."""
-    while time.monotonic() < until:
-        for pid in cluster.executors():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return pid
-        time.sleep(0.1)
-    return None

@@ -17,12 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
 
 from tests.conftest import REPO, Shop, shop_vars
-from tests.engines import PRODUCTS, compared, differences, done, every_source, lines_of
+from tests.engines import DUCKDB_ONLY, PRODUCTS, compared, differences, done, every_source, lines_of
 from tests.postgres import PostgresShop, Server, running
-from trendcast import cli
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, run_alone
 
@@ -246,9 +244,6 @@ def test_a_second_run_waits_for_the_first(small: PostgresShop, tmp_path: Path) -
     assert "Another trendcast run is under way on this database" in ran.stderr
 
 
-DUCKDB_ONLY = ("publish", "audit", "reproduce")
-
-
 @pytest.mark.parametrize("command", DUCKDB_ONLY)
 def test_what_only_duckdb_can_names_the_engine_and_the_alternative(
     small: PostgresShop, command: str
@@ -347,20 +342,6 @@ def test_a_notebook_reads_it(small: PostgresShop) -> None:
         frame = shop.forecast("tea")
         assert len(frame) == 7 and frame["mean"].min() >= 0
         assert set(shop.series()["series_id"]) == set(PRODUCTS["product_id"].to_pylist())
-
-
-def test_the_matrix_in_the_docs_is_whole() -> None:
-    """Every command has a row, and what is not there on Postgres are the commands tested above."""
-    rows = [
-        [cell.strip() for cell in line.strip("| \n").split("|")]
-        for line in (REPO / "docs" / "engines.md").read_text().splitlines()
-        if line.startswith("| `trendcast ")
-    ]
-    cells = {row[0].strip("`").removeprefix("trendcast "): row[2] for row in rows}
-    names = set(typer.main.get_command(cli.app).commands)
-    assert set(cells) == names
-    assert {name for name, cell in cells.items() if cell == "no"} == set(DUCKDB_ONLY)
-    assert set(cells.values()) <= {"works", "differs", "no"}
 
 
 def test_another_password_is_no_sql(small: PostgresShop) -> None:
