@@ -49,7 +49,8 @@ described as (
         extract(day from date_day) as month_day,
         {{ trendcast.days_in('date_day', trendcast.month_end('date_day')) }} as month_days_left,
         2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0e0) / 12 as year_angle,
-        date_day >= {{ trendcast.date_after('year', 2, '(select bounds.first_sale_date from bounds)') }} as is_second_year
+        date_day >= {{ trendcast.date_after('year', 2, '(select bounds.first_sale_date from bounds)') }}
+            as is_second_year
     from numbered
 
 ),

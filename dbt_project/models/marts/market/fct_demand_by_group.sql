@@ -25,7 +25,8 @@ final as (
         n_leads,
         -- The horizon begins after the cutoff, and may end before the period does.
         period_start > cutoff
-        and {{ trendcast.period_end('last_date') }} >= cast({{ trendcast.date_after('day', -1, 'next_period') }} as date)
+        and {{ trendcast.period_end('last_date') }}
+        >= cast({{ trendcast.date_after('day', -1, 'next_period') }} as date)
             as is_whole_period,
         mean,
         {{ quantiles | join(',\n        ') }},
