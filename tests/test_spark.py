@@ -301,6 +301,7 @@ def test_the_other_commands(shops: tuple[Shop, SparkShop], tmp_path: Path) -> No
     (row,) = spark.query("select count(*) as n from analytics_marts.fct_scenarios")
     assert row["n"] == 2
     done(spark, "tune", "classical", "--trials", "1")
+    done(spark, "customers")
     # Whether a cycle of this shop is over is the same question on both.
     told = []
     for shop in shops:
