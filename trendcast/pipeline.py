@@ -34,6 +34,7 @@ from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, Stopped, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
+from trendcast.models.backend import cores
 from trendcast.models.by_measure import in_order, of_measure
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.portfolio import listed
@@ -1026,7 +1027,7 @@ def threads(output: dict[str, Any]) -> dict[str, Any]:
     return {
         "dbt": output.get("threads", 1),
         "duckdb": (output.get("settings") or {}).get("threads"),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
     } | {name: os.environ[name] for name in limits if name in os.environ}
 
 

@@ -226,9 +226,10 @@ def test_nothing_after_the_cutoff_changes_anything(
 def test_threads_do_not_change_the_forecast_and_seeds_do(
     panel: tuple[np.ndarray, np.ndarray], features: Features, model: LightGBM
 ) -> None:
-    one = features_on(*panel, project=FakeProject(threads=2))
     ours = model.forecast(features, CUTOFF)
-    assert fitted(one).forecast(one, CUTOFF) == ours
+    for threads in (1, 3):
+        other = features_on(*panel, project=FakeProject(threads=threads))
+        assert fitted(other).forecast(other, CUTOFF) == ours
     assert fitted(features, seed=4).forecast(features, CUTOFF) != ours
 
 

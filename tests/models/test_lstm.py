@@ -21,7 +21,15 @@ from trendcast.models.base import (
     ModelError,
     quantile_name,
 )
-from trendcast.models.lstm import RECENT, Frame, LSTMConfig, LSTMForecaster, Sampler, _Trainer
+from trendcast.models.lstm import (
+    LEAST_REACH,
+    RECENT,
+    Frame,
+    LSTMConfig,
+    LSTMForecaster,
+    Sampler,
+    _Trainer,
+)
 from trendcast.panel import Panel, Roles
 
 HORIZON, SEASON = 14, 7
@@ -296,6 +304,43 @@ def test_padding_is_masked(model, weekly, cutoff):
     np.testing.assert_allclose(inputs["bases"][0, :, 0], 1)
     recent = inputs["bases"][0, 0, 1 : 1 + len(RECENT)] * level[0]
     np.testing.assert_allclose(recent, [10.0, 8.5], rtol=1e-5)  # the last day, the last four
+
+
+def test_reach_is_how_much_a_window_moves():
+    rng = np.random.default_rng(2)
+    wander = 1000 * np.exp(np.cumsum(rng.choice([-1, 1], 182) * 0.003))
+    panel = make_panel(
+        {
+            "sparse": rng.poisson(0.3, 182),
+            "wanders": wander,
+            "still": np.full(182, 20.0),
+            "repeats": np.tile(PATTERN * 100, 26),
+            "young": np.array([5.0, 5, 5, 5]),
+        }
+    )
+    frame = Frame.of(panel, LSTMConfig())
+    windows = panel.windows(np.arange(5), np.full(5, panel.end), frame.context)
+    inputs, level = frame.batch(windows, frame.static_codes(panel))
+    reach = dict(zip(panel.series_id, inputs["reach"].ravel(), strict=True))
+    assert reach["sparse"] == 1
+    assert reach["young"] == 1  # three changes say little
+    assert reach["still"] == reach["repeats"] == np.float32(LEAST_REACH)
+    assert reach["wanders"] == pytest.approx(0.03, rel=0.2)  # ten times the change of a day
+
+
+def test_a_series_that_hardly_moves_is_not_drowned_by_those_that_jump():
+    rng = np.random.default_rng(5)
+    y = {f"jumps{i}": rng.poisson(rng.choice([2, 20, 60], 200)) for i in range(30)}
+    for i in range(6):
+        moves = rng.choice([-1, 1], 200) * 0.002
+        y[f"wanders{i}"] = 500 * (i + 1) * np.exp(np.cumsum(moves))
+    panel = make_panel(y)
+    forecast = fit(panel, SMALL).predict(panel)
+    for i in np.flatnonzero(np.char.startswith(forecast.series_id, "wanders")):
+        last = y[forecast.series_id[i]][-1]
+        q10, median, q90 = (forecast.quantiles[i, :, QUANTILES.index(q)] for q in (0.1, 0.5, 0.9))
+        assert np.abs(median / last - 1).max() < 0.03
+        assert ((q90 - q10) / last).max() < 0.1  # a wanderer of .2% is within 2% after 14 days
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""TensorFlow, imported when a model first needs it, without its start-up chatter and with a fixed number of threads."""
+"""TensorFlow and LightGBM, imported when a model first needs them, and how many threads they work in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import os
 import sys
 import tempfile
 from contextlib import suppress
+from typing import Any
 
+SPINS = "1000"
+MOST_CORES = 8  # more would wait longer for each other than they save
 THREADS = 4  # of TensorFlow, whatever the machine has: how a sum is shared among threads decides its last bits
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def openmp_threads() -> int:
+    """Return how many threads a library of OpenMP should use: ``OMP_NUM_THREADS`` where set (0), else the cores, eight at most."""
+    return 0 if os.environ.get("OMP_NUM_THREADS") else min(cores(), MOST_CORES)
+
+
+def import_lightgbm() -> Any:
+    """Import LightGBM, its threads to wait for each other with little spinning, and return it.
+
+    They wait at every node of a tree. By default (GNU's OpenMP) they do so at work for milliseconds, and where another process needs the
+    cores two threads are then slower than one; asleep at once, they are no faster than one on an idle machine either.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when the library is loaded
+    import lightgbm
+
+    return lightgbm
 
 
 def import_tensorflow() -> None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from trendcast.design import OWN_FEATURES, Design, Keys
 from trendcast.errors import ArtifactError, DataError
+from trendcast.models.backend import import_lightgbm, openmp_threads
 from trendcast.models.base import (
     QUANTILES,
     Choice,
@@ -76,8 +77,7 @@ class LightGBMConfig:
     explain_rows
         Forecasts taken apart, at most, in whole series from the largest on: it takes far longer than forecasting them.
     threads
-        Of LightGBM; the result does not depend on them. Several wait for the slowest at every node, which costs
-        more than it brings on a busy machine.
+        Of LightGBM; the result does not depend on them. None: see `trendcast.models.backend.openmp_threads`.
     """
 
     max_rows: int = 1_000_000
@@ -96,7 +96,7 @@ class LightGBMConfig:
     max_bin: int = 127
     max_categories: int = 100
     explain_rows: int = 20_000
-    threads: int = 1
+    threads: int | None = None
 
     #: What `trendcast tune` may try.
     SPACE: ClassVar[dict[str, Range | Choice]] = {
@@ -115,6 +115,8 @@ class LightGBMConfig:
             *("max_rows", "train_cutoffs", "windows", "max_rounds", "threads", "explain_rows"),
         ):
             value = getattr(self, name)
+            if value is None and name == "threads":
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ModelError(
                     f"lightgbm setting {name!r} must be a whole number of at least 1, got {value!r}"
@@ -142,7 +144,7 @@ class LightGBMConfig:
             "seed": seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": self.threads,
+            "num_threads": self.threads or openmp_threads(),
             "verbose": -1,
         }
 
@@ -297,18 +299,15 @@ class LightGBM:
 
     def load(self, directory: Path) -> None:
         """Read what ``save`` wrote."""
-        import lightgbm
-
+        lightgbm = import_lightgbm()
         data = read_artifact(directory / "lightgbm.json", FORMAT)
         self._about, self._spread = data["about"], Spread(**data["spread"])
         self._booster = lightgbm.Booster(model_str=(directory / "lightgbm.txt").read_text())
 
     def _dataset(self, config: LightGBMConfig, seed: int, sample: _Sample) -> Any:
         """Return the sample as LightGBM reads it."""
-        import lightgbm
-
         names = self._about["names"]
-        return lightgbm.Dataset(
+        return import_lightgbm().Dataset(
             sample.matrix,
             np.minimum(sample.actual / sample.level, RATIO_LIMIT),
             weight=sample.level / sample.level.mean(),
@@ -418,8 +417,7 @@ def _rounds(
     folds: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
 ) -> tuple[int, list[Any]]:
     """Grow trees on every fold at once until they no longer improve on average; return how many and the trees."""
-    import lightgbm
-
+    lightgbm = import_lightgbm()
     found = lightgbm.cv(
         config.parameters(seed),
         rows,
@@ -434,9 +432,7 @@ def _rounds(
 
 def _train(config: LightGBMConfig, seed: int, rows: Any, rounds: int) -> Any:
     """Grow trees on all rows."""
-    import lightgbm
-
-    return lightgbm.train(config.parameters(seed), rows, rounds)
+    return import_lightgbm().train(config.parameters(seed), rows, rounds)
 
 
 def _safe(names: list[str]) -> list[str]:

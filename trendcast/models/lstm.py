@@ -6,7 +6,9 @@ in MQ-RNN, Wen et al. 2017) and emits the mean and all quantiles at once. Each w
 its own level, so that small and large series look alike; the level itself goes in as a feature. The
 mean is a base (a learned blend of the last values and seasonal means) times a factor, trained with a Poisson-type loss,
 which keeps totals unbiased; the quantiles are the base times a cumulative sum of positive steps, so
-they are ordered and never negative.
+they are ordered and never negative. How far a forecast may be from its base, its reach, is in proportion to how much the window
+moves from period to period, up to all the way: a series that changes by a thousandth is not drowned in what the network
+is unsure of for one that doubles, neither in what it says nor in what it learns from.
 
 Shapes: N series, B windows, L context periods, P periods a patch, H leads, Q quantiles.
 """
@@ -41,7 +43,7 @@ from trendcast.models.base import (
 from trendcast.models.explanations import in_units, largest, shapley
 from trendcast.panel import FloatArray, IntArray, Panel, Windows
 
-FORMAT = 2  # of the JSON beside the weights
+FORMAT = 3  # of the JSON beside the weights
 CELLS = ("lstm", "gru", "rnn")
 REFITS = ("none", "continue", "full")
 MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its own
@@ -53,6 +55,8 @@ BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 # And periods of any season: a series that wanders is best forecast from where it is.
 RECENT = (1, 4)
 SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zero come back
+# Reach, as a multiple of the mean change from a period, or a season, to the next over the window's mean; at most 1.
+REACH, LEAST_REACH, LEAST_CHANGES = 10.0, 0.02, 4
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -274,13 +278,14 @@ class Frame:
         """Turn windows into the network's inputs and each window's level, [B]."""
         level = self.level(windows)
         z = (np.maximum(windows.y, 0) / level[:, None]).astype(np.float32)  # [B, L]
-        bases = self._bases(windows, z, level)
+        bases, reach = self._bases(windows, z, level), self._reach(windows, z)
         inputs: Batch = {
             "past": self._past(windows, z),
             "steps": np.any(windows.mask.reshape(len(level), -1, self.patch), axis=2),
-            "present": self._present(windows, level),
+            "present": self._present(windows, level, reach),
             "future": self._future(windows, bases),
             "bases": bases,
+            "reach": reach[:, None, None],
         }
         if self.static_columns:
             inputs["static"] = static
@@ -295,12 +300,12 @@ class Frame:
         out[:, :, 2:] = self._standard("known", windows.past_known) * windows.mask[:, :, None]
         return out.reshape(b, length // self.patch, -1)
 
-    def _present(self, windows: Windows, level: FloatArray) -> FloatArray:
-        """Return the features at the cutoff, [B, F + 2]."""
+    def _present(self, windows: Windows, level: FloatArray, reach: FloatArray) -> FloatArray:
+        """Return the features at the cutoff, [B, F + 3]."""
         scaled = self._scaled("history", windows.history, self.history_units, level[:, None])
         size = np.log(level / self.level_floor) / 4
         age = np.log1p(np.minimum(windows.age, self.context)) / math.log1p(self.context)
-        return np.column_stack([scaled, size, age]).astype(np.float32)
+        return np.column_stack([scaled, size, age, np.log(reach)]).astype(np.float32)
 
     def _future(self, windows: Windows, bases: FloatArray) -> FloatArray:
         """Return the features of each target period, [B, H, K + G + C + 4]."""
@@ -317,6 +322,22 @@ class Frame:
             np.broadcast_to(place, (b, h, 3)),
         ]
         return np.concatenate(parts, axis=2, dtype=np.float32)
+
+    def _reach(self, windows: Windows, z: FloatArray) -> FloatArray:
+        """Return how far a forecast may be from its base, as a share of all the way, [B].
+
+        A window with few changes to go by is not bounded.
+        """
+        reach = np.ones(len(z))
+        mean = z.sum(axis=1) / np.maximum(windows.mask.sum(axis=1), 1)
+        for lag in {1, self.season_length}:
+            both = windows.mask[:, lag:] & windows.mask[:, :-lag]
+            count = both.sum(axis=1)
+            moved = (np.abs(z[:, lag:] - z[:, :-lag]) * both).sum(axis=1) / np.maximum(count, 1)
+            known = (count >= LEAST_CHANGES) & (mean > 0)
+            share = np.divide(REACH * moved, mean, out=np.ones_like(mean), where=known)
+            reach = np.minimum(reach, share)
+        return np.maximum(reach, LEAST_REACH).astype(np.float32)
 
     def _bases(self, windows: Windows, z: FloatArray, level: FloatArray) -> FloatArray:
         """Return the candidates of the base in units of the level, [B, H, C].
@@ -422,7 +443,7 @@ class Frame:
         bases = 1 + len(RECENT) + blocks + demand
         return {
             "past": self.patch * (2 + known),
-            "present": len(self.history_columns) + 2,
+            "present": len(self.history_columns) + 3,
             "future": known + len(self.season_units) - demand + bases + 4,
             "bases": bases,
         }
@@ -524,7 +545,9 @@ def build_network(frame: Frame, config: LSTMConfig) -> Any:
     present = keras.Input((sizes["present"],), name="present")
     future = keras.Input((h, sizes["future"]), name="future")
     bases = keras.Input((h, sizes["bases"]), name="bases")
-    inputs = {"past": past, "steps": mask, "present": present, "future": future, "bases": bases}
+    reach = keras.Input((1, 1), name="reach")
+    inputs = {"past": past, "steps": mask, "present": present, "future": future}
+    inputs |= {"bases": bases, "reach": reach}
 
     cell = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}[config.cell]
     patches = layers.Dense(config.units, activation="gelu", name="patches")(past)
@@ -547,12 +570,13 @@ def build_network(frame: Frame, config: LSTMConfig) -> Any:
     x = layers.Dropout(config.dropout)(x)
 
     blend = layers.Dense(sizes["bases"], activation="softmax", name="blend")(x)
-    base = ops.sum(blend * bases, axis=-1, keepdims=True) + SPARE_BASE  # [B, H, 1]
+    base = ops.sum(blend * bases, axis=-1, keepdims=True) + SPARE_BASE * reach  # [B, H, 1]
     small = keras.initializers.RandomNormal(stddev=0.01, seed=1)
     factor = layers.Dense(1, kernel_initializer=small, name="factor")(x)
-    mean = base * ops.exp(5.0 * ops.tanh(factor / 5.0))
+    mean = base * ops.exp(reach * 5.0 * ops.tanh(factor / 5.0))
     jumps = layers.Dense(len(QUANTILES), kernel_initializer=small, name="jumps")(x)
-    quantiles = base * ops.cumsum(ops.softplus(jumps), axis=-1)  # [B, H, Q]
+    steps_up = ops.cumsum(ops.softplus(jumps), axis=-1)  # [B, H, Q]
+    quantiles = base * (1 - reach + reach * steps_up)
     network = keras.Model(inputs, ops.concatenate([mean, quantiles], axis=-1), name="trendcast")
     network.get_layer("jumps").bias.assign(_first_jumps())
     return network
@@ -923,6 +947,9 @@ class _Trainer:
         inputs, level = self.frame.batch(windows, static)
         z = np.maximum(windows.target, 0) / level[:, None]
         weight = level**self.config.weight_power / self.frame.mean_weight
+        weight = (
+            weight / inputs["reach"][:, 0, 0]
+        )  # else what moves most would be all that is learnt
         return inputs, z.astype(np.float32), weight.astype(np.float32)
 
     def _score(self, network: Any) -> float:
