@@ -1,8 +1,11 @@
 # `make demo` runs the main job on the demo shop; `make test` passes every check. Both set up what they need.
 PYTHON ?= python3.11
 VENV := .venv
+comma := ,
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What is installed beside the package; EXTRAS=dev,spark has Spark, too, which is half a gigabyte.
+EXTRAS ?= dev
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: demo test test-slow lint dbt-test check-integrations docs lock sbom clean help
 
@@ -22,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing trendcast into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@UV_SYSTEM_CERTS=true $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]" \
-		|| $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e ".[dev]"
+	@UV_SYSTEM_CERTS=true $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[$(EXTRAS)]" \
+		|| $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $(STAMP)
 
 demo: $(STAMP)

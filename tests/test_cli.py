@@ -121,7 +121,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["runs", "--vars", "{horizon: [14"], "--vars is not YAML"),
         (["runs", "--project-dir", "nowhere"], "No dbt_project.yml in"),
         (["runs", "--profiles-dir", "nowhere"], "No profiles.yml in nowhere"),
-        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb, postgres."),
+        (["runs", "--target", "oracle"], "no target 'oracle'. It has: duckdb, postgres, spark."),
     ],
 )
 def test_wrong_usage(args: list[str], told: str) -> None:

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM
+from tests.engines import DUCKDB_ONLY
 from trendcast import cli
 from trendcast.vars import declared_vars
 
@@ -275,3 +277,18 @@ def test_the_blocks_of_a_page_run(page: str, clone: Path) -> None:
             timeout=900,
         )
         assert done.returncode == 0, f"{block.name}\n{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_matrix_of_engines_is_whole() -> None:
+    """Every command has a row, and what is not there on another engine are the commands its tests say so of."""
+    rows = [
+        [cell.strip() for cell in line.strip("| \n").split("|")]
+        for line in (REPO / "docs" / "engines.md").read_text().splitlines()
+        if line.startswith("| `trendcast ")
+    ]
+    names = set(typer.main.get_command(cli.app).commands)
+    for engine in (2, 3):
+        cells = {row[0].strip("`").removeprefix("trendcast "): row[engine] for row in rows}
+        assert set(cells) == names
+        assert {name for name, cell in cells.items() if cell == "no"} == set(DUCKDB_ONLY)
+        assert set(cells.values()) <= {"works", "differs", "no", "untested"}

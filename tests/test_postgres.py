@@ -14,28 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
 
 from tests.conftest import REPO, Shop, shop_vars
+from tests.engines import DUCKDB_ONLY, PRODUCTS, compared, differences, done, every_source, lines_of
 from tests.postgres import PostgresShop, Server, running
-from trendcast import cli
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, run_alone
 
 pytestmark = pytest.mark.postgres
-
-# Relative to the size of a number, or to one.
-TOLERANCE = 1e-6
-# When a row was made, by which run; and the number of a series, which follows the order of text.
-OF_ITS_OWN = (
-    *("built_at", "built_with", "loaded_at", "series_no"),
-    *("scenario_id", "base_run_id", "created_at"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -169,49 +158,6 @@ def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 # --- Shops ---
 
 
-def lines_of(days: int) -> pa.Table:
-    """Order lines of four products at two stores: gaps, returns, promotions by price, and some that nobody can read."""
-    rng = np.random.default_rng(7)
-    rows = []
-    for day in range(days):
-        at = dt.datetime(2025, 9, 1, 15) + dt.timedelta(days=day)
-        for p, product in enumerate(("tea", "Mug", "jam jar", "éclair")):
-            for store in ("north", "South"):
-                for n in range(rng.poisson(0.7 + p * 0.6)):
-                    price = (2 + 3 * p) * (0.8 if day % 30 < 6 else 1)
-                    quantity = int(rng.integers(1, 4)) * (-1 if rng.random() < 0.05 else 1)
-                    rows.append(
-                        {
-                            "order_id": f"{day}-{store}-{n}",
-                            "customer_id": f"c{rng.integers(0, 25)}",
-                            "product_id": product,
-                            "location_id": store,
-                            "ordered_at": at.isoformat() + ("" if n else "+02:00"),
-                            "quantity": str(quantity),
-                            "revenue": f"{quantity * price:.2f}",
-                            "discount": "0.25" if day % 30 < 6 else None,
-                            "loaded_at": at + dt.timedelta(days=1),
-                        }
-                    )
-    bad = (
-        {"ordered_at": "2025-02-30"},
-        {"quantity": "two"},
-        {"revenue": "a lot"},
-        {"product_id": None},
-    )
-    rows += [rows[0] | {"order_id": f"bad {i}"} | wrong for i, wrong in enumerate(bad)]
-    rows += [rows[5]]  # a copy
-    return pa.Table.from_pylist(rows)
-
-
-PRODUCTS = pa.table(
-    {
-        "product_id": ["tea", "Mug", "jam jar", "éclair"],
-        "category": ["food", "Ware", "food", "food"],
-    }
-)
-
-
 def on_both(
     server: Server, folder: Path, tables: dict[str, pa.Table], vars: dict[str, Any]
 ) -> tuple[Shop, PostgresShop]:
@@ -227,84 +173,6 @@ def on_both(
         for name, rows in tables.items():
             shop.write(name, rows)
     return shops
-
-
-def done(shop: Shop, *args: str) -> str:
-    """Run a command as a user does, which must succeed, and return what it printed."""
-    ran = shop.run_apart(*args)
-    assert ran.returncode == 0, ran.stderr + ran.stdout
-    return ran.stdout
-
-
-def differences(duck: Shop, postgres: PostgresShop) -> dict[str, str]:
-    """Compare every model's rows, but for the ledger's, and say of each that differs what does."""
-    found = {}
-    with duckdb.connect(duck.path, read_only=True) as connection:
-        names = connection.execute(
-            "select table_schema, table_name from information_schema.tables "
-            "where table_schema in ('analytics_trendcast', 'analytics_marts') order by 1, 2"
-        ).fetchall()
-        assert len(names) > 100
-        for schema, name in names:
-            described = connection.execute(f'describe "{schema}"."{name}"').fetchall()
-            columns = [row[0] for row in described if row[0] not in OF_ITS_OWN]
-            # The ledger's, and what is made of it: runs have names of their own. And a model in Python, which DuckDB alone runs.
-            if "run_id" in columns or not columns or name == "int_public_holidays":
-                continue
-            at = f'from "{schema}"."{name}"'
-            if name in (
-                "ftr_design",
-                "ftr_cutoff",
-            ):  # of every period they are the joins of all else
-                t = "cutoff_t" if name == "ftr_design" else "t"
-                at += f" where {t} in (select cutoff_t from analytics_trendcast.int_cutoffs)"
-            sql = f"select {', '.join(quoted(c) for c in columns)} {at}"
-            difference = compared(connection.sql(sql).to_arrow_table(), postgres.table(sql))
-            if difference:
-                found[name] = difference
-    return found
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def is_number(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
-
-
-def compared(ours: pa.Table, theirs: pa.Table) -> str | None:
-    """Say how two tables differ beyond the tolerance; rows are matched by all that is not a fraction."""
-    if len(ours) != len(theirs):
-        return f"{len(ours)} rows, {len(theirs)} on Postgres"
-    numbers = [c for c in ours.column_names if is_number(ours[c]) or is_number(theirs[c])]
-    keys = [c for c in ours.column_names if c not in numbers]
-
-    def ordered(table: pa.Table) -> pa.Table:
-        with duckdb.connect() as connection:
-            connection.register("rows", table)
-            rounded = [f"round(cast({quoted(c)} as double), 3)" for c in numbers]
-            listed = [f"cast({quoted(c)} as varchar) as {quoted(c)}" for c in keys]
-            listed += [f"cast({quoted(c)} as double) as {quoted(c)}" for c in numbers]
-            order = ", ".join([*map(quoted, keys), *rounded])
-            sql = f"select {', '.join(listed)} from rows order by {order}"
-            return connection.sql(sql).to_arrow_table()
-
-    ours, theirs = ordered(ours), ordered(theirs)
-    for name in keys:
-        pairs = zip(ours[name].to_pylist(), theirs[name].to_pylist(), strict=True)
-        other = next(((a, b) for a, b in pairs if a != b), None)
-        if other:
-            return f"{name}: {other[0]!r}, {other[1]!r} on Postgres"
-    for name in numbers:
-        a, b = (t[name].to_numpy(zero_copy_only=False).astype(float) for t in (ours, theirs))
-        if (np.isnan(a) != np.isnan(b)).any():
-            return f"{name}: null on one of them"
-        off = np.nan_to_num(np.abs(a - b) / np.maximum(1, np.abs(a)))
-        if off.max(initial=0) > TOLERANCE:
-            row = int(off.argmax())
-            return f"{name}: {a[row]!r}, {b[row]!r} on Postgres"
-    return None
 
 
 def test_what_differs_is_seen() -> None:
@@ -374,9 +242,6 @@ def test_a_second_run_waits_for_the_first(small: PostgresShop, tmp_path: Path) -
         ran = small.run_apart("forecast", "--artifacts-dir", str(tmp_path))
     assert ran.returncode == 1
     assert "Another trendcast run is under way on this database" in ran.stderr
-
-
-DUCKDB_ONLY = ("publish", "audit", "reproduce")
 
 
 @pytest.mark.parametrize("command", DUCKDB_ONLY)
@@ -479,20 +344,6 @@ def test_a_notebook_reads_it(small: PostgresShop) -> None:
         assert set(shop.series()["series_id"]) == set(PRODUCTS["product_id"].to_pylist())
 
 
-def test_the_matrix_in_the_docs_is_whole() -> None:
-    """Every command has a row, and what is not there on Postgres are the commands tested above."""
-    rows = [
-        [cell.strip() for cell in line.strip("| \n").split("|")]
-        for line in (REPO / "docs" / "engines.md").read_text().splitlines()
-        if line.startswith("| `trendcast ")
-    ]
-    cells = {row[0].strip("`").removeprefix("trendcast "): row[2] for row in rows}
-    names = set(typer.main.get_command(cli.app).commands)
-    assert set(cells) == names
-    assert {name for name, cell in cells.items() if cell == "no"} == set(DUCKDB_ONLY)
-    assert set(cells.values()) <= {"works", "differs", "no"}
-
-
 def test_another_password_is_no_sql(small: PostgresShop) -> None:
     odd = small.output | {"password": "it's \\ a 'secret' dbname=other"}
     with connect(odd, read_only=True) as warehouse:
@@ -503,75 +354,7 @@ def test_another_password_is_no_sql(small: PostgresShop) -> None:
 
 @pytest.mark.slow
 def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) -> None:
-    """With every optional source, and the policies that take windows no other shop has."""
-    lines = lines_of(130)
-    days = [dt.date(2025, 9, 1) + dt.timedelta(days=i) for i in range(150)]
-    tables = {
-        "order_lines": lines,
-        "products": PRODUCTS,
-        "promotions": pa.table(
-            {
-                "product_id": ["tea", "Mug"] * 5,
-                "start_date": [days[30 * (i // 2)] for i in range(10)],
-                "end_date": [days[30 * (i // 2) + 5] for i in range(10)],
-                "display": [1.0, 0.5] * 5,
-                "feature": [0.0, 1.0] * 5,
-            }
-        ),
-        "inventory": pa.table(
-            {
-                "product_id": [p for p in PRODUCTS["product_id"].to_pylist() for _ in days[:130]],
-                "date": days[:130] * 4,
-                "on_hand": [float(i * 7 % 23) for i in range(4 * 130)],
-            }
-        ),
-        "reviews": pa.table(
-            {
-                "product_id": ["tea", "Mug", "tea"],
-                "reviewed_at": ["2025-09-03", "2025-10-01 10:00", "2025-12-24"],
-                "rating": [5, 3, 4],
-            }
-        ),
-        "supply": pa.table(
-            {
-                "product_id": ["tea", "Mug"],
-                "supplier": ["Ems & Co.", "Öst"],
-                "lead_time_days": [3.0, 10.0],
-                "unit_cost": [1.1, None],
-                "pack_size": [6.0, 1.0],
-            }
-        ),
-        "events": pa.table({"date": [days[10], days[140]], "name": ["fair", None]}),
-    }
-    vars = shop_vars(
-        lines,
-        PRODUCTS,
-        static_attributes=["category"],
-        series_key=["product_id", "location_id"],
-        order_timezone="Europe/Berlin",
-        holiday_country="DE",
-        models=["seasonal_naive", "classical"],
-        features={"quantiles": True},
-        gap_fill={"quantity": "median", "price": "linear", "revenue": "seasonal"},
-        outliers="hampel",
-        stockout_chance=0.001,
-        robust_bound=10,
-        robust_bound_lines=5,
-        promotions_table="promotions",
-        promotion_columns={
-            name: name for name in ("product_id", "start_date", "end_date", "display", "feature")
-        },
-        inventory_table="inventory",
-        inventory_columns={name: name for name in ("product_id", "date", "on_hand")},
-        reviews_table="reviews",
-        supply_table="supply",
-        supply_columns={
-            name: name
-            for name in ("product_id", "supplier", "lead_time_days", "unit_cost", "pack_size")
-        },
-        events_table="events",
-    )
-    duck, postgres = on_both(server, tmp_path, tables, vars)
+    duck, postgres = on_both(server, tmp_path, *every_source())
     for shop in (duck, postgres):
         done(shop, "run", "--no-backtest")
     assert differences(duck, postgres) == {}

@@ -25,7 +25,7 @@ SQL = re.compile(
 # Functions that return SQL: those that quote, dbt's own rendering of a relation, and those whose own f-strings are read here.
 SAFE_CALLS = {
     *("quote", "literal", "relation", "safe_cast", "text_order"),
-    *("_period_start", "_periods_between"),
+    *("_period_start", "_periods_between", "days_between"),
     *(
         "_inside",
         "_at",
@@ -106,6 +106,16 @@ REVIEWED = {
     },
     "session.py": {"mart", "' and '.join(conditions)", "order"},  # names of ACCURACY_BY
     "warehouse/duckdb.py": {"relation", "expression", "data_type"},
+    "shards.py": {"condition"},  # made of numbers
+    "warehouse/spark.py": {
+        "relation",
+        "expression",
+        "data_type",
+        "target",
+        "aside",
+        "cast",
+        "types[n]",
+    },
     "warehouse/postgres.py": {"relation", "', '.join([expression, *digits])", "data_type"},
 }
 

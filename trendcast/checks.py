@@ -220,7 +220,9 @@ def count_periods(
     until = min([today, *(dt.date.fromisoformat(str(vars[n])[:10]) for n in PAST if vars[n])])
     keys = ", ".join(f"cast({column} as varchar)" for column in key)
     grain = settings.grain
-    first, last = (_period_start(date, grain) for date in ("first_d", "whole.last_d"))
+    first, last = (_period_start(date, grain) for date in ("first_d", "last_d"))
+    steps = _periods_between(warehouse, "before", "period", grain)
+    of_series = _periods_between(warehouse, first, last, grain)
     found: dict[str, Any] = warehouse.query(
         f"""
         with dated as (
@@ -250,14 +252,16 @@ def count_periods(
             where not_by_period = 0 and first_d is not null
         ),
         apart as (
-            select before, {_periods_between("before", "period", grain)} as steps, period - before as days
+            select before, {steps} as steps, {warehouse.days_between("before", "period")} as days
             from periods where before is not null
         ),
         whole as (
             select * from grouped where not_by_period = 1 and not_by_series = 1
         ),
         begun as (
-            select first_d from grouped where not_by_series = 0 and first_d is not null
+            select grouped.first_d, whole.last_d
+            from grouped cross join whole
+            where grouped.not_by_series = 0 and grouped.first_d is not null
         )
         select
             whole.first_d,
@@ -269,7 +273,7 @@ def count_periods(
             (select before from apart order by steps desc, before limit 1) as gap_after,
             (select percentile_cont(0.5) within group (order by days) from apart) as days_apart,
             (select count(*) from begun) as n_series,
-            (select cast(sum({_periods_between(first, last, grain)} + 1) as bigint) from begun) as n_rows
+            (select cast(sum({of_series} + 1) as bigint) from begun) as n_rows
         from whole
         """,
         [until, dt.date.fromisoformat(str(vars["min_order_date"])[:10])],
@@ -282,14 +286,14 @@ def _period_start(date: str, grain: str) -> str:
     return f"cast(date_trunc('{grain}', {date}) as date)"
 
 
-def _periods_between(first: str, last: str, grain: str) -> str:
+def _periods_between(warehouse: Warehouse, first: str, last: str, grain: str) -> str:
     """SQL of the periods from one first day to another."""
     if grain == "month":
         years = f"extract(year from {last}) - extract(year from {first})"
         months = f"extract(month from {last}) - extract(month from {first})"
         return f"cast(12 * ({years}) + {months} as bigint)"
     days = {"day": 1, "week": 7}[grain]
-    return f"cast(({last} - {first}) / {days} as bigint)"
+    return f"cast({warehouse.days_between(first, last)} / {days} as bigint)"
 
 
 # --- Data contracts ---

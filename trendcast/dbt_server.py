@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def _run(cli: Callable[..., Any], request: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    # Spark's client warns of each setting that a server which is up does not take any more.
+    warnings.filterwarnings("ignore", module=r"pyspark\.")
     sys.argv = ["dbt", *request["arguments"]]  # dbt's artefacts tell how it was called
     cli(request["arguments"], prog_name="dbt")
     sys.exit()

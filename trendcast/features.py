@@ -13,7 +13,7 @@ from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -81,6 +81,21 @@ class Features:
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
         return self._warehouse.compute(sql, tables)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the engine can run a function where its rows are, see `by_shard`."""
+        return self._warehouse.has_workers
+
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Return the rows a function makes of each shard of series, given the rows of several queries by name."""
+        return self._warehouse.by_shard(queries, "series_id", function, schema, shard_rows)
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does."""

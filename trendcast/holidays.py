@@ -62,11 +62,15 @@ def load(warehouse: Warehouse, schema: str, project_dir: Path, vars: Mapping[str
             "name": [name for _, name in rows],
         }
     )
-    with warehouse.transaction():
-        warehouse.execute(
-            f"delete from {relation} where country = ? and subdivision = ?", [country, part]
-        )
-        return warehouse.append(relation, table)
+    others = warehouse.query(
+        f"select * from {relation} where not (country = ? and subdivision = ?)", [country, part]
+    )
+    warehouse.write(
+        schema,
+        TABLE,
+        pa.concat_tables([others.select(table.column_names), table], promote_options="permissive"),
+    )
+    return len(table)
 
 
 def _library(project_dir: Path) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import trendcast
-from trendcast import ensemble, holidays, ledger, next_purchase
+from trendcast import ensemble, holidays, ledger, next_purchase, shards
 from trendcast import tune as tuning
 from trendcast import whatif as scenarios
 from trendcast.checks import (
@@ -487,7 +487,7 @@ def _backtest(
             for fold in left:
                 if model.refits_each_fold:
                     _fit(model, features, fold.t, progress)
-                rows = model.forecast(features, fold.t)
+                rows = shards.forecast(model, features, fold.t)
                 came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
                 current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
 
@@ -716,7 +716,7 @@ def _forecast(
     for model in models:
         with progress.phase(f"forecast {model.name}"):
             if not current.has("forecasts", model=model.name):
-                rows = part(model.forecast(features, cutoff_t))
+                rows = part(shards.forecast(model, features, cutoff_t))
                 current.stage("forecasts", rows, model=model.name)
             if current.has("explanations", model=model.name):
                 continue

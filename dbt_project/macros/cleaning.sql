@@ -157,7 +157,7 @@
 {#- Whether the date of an order can be true: one order dated 1900 or 2999 would stretch the panel, and its zeros, to there. -#}
 {% macro is_possible_date(date_expression) -%}
     {{ date_expression }} between cast('{{ var("min_order_date") }}' as date)
-    and {{ dbt.dateadd('day', 1, trendcast.yesterday()) }}
+    and {{ trendcast.date_after('day', 1, trendcast.yesterday()) }}
 {%- endmacro %}
 
 {#- The lower median of an expression within a group: a value that occurs, so it is as exact as they are. -#}

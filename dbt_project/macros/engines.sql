@@ -13,6 +13,15 @@
     {{ return(adapter.quote(target.schema) ~ '.trendcast_' ~ name) }}
 {%- endmacro %}
 
+{#- Spark has the functions; public holidays still have to come from somewhere, and schemas are not made before hooks run. -#}
+{% macro spark__prepare_engine() %}
+    {%- if execute -%}
+        {%- do run_query('create schema if not exists ' ~ adapter.quote(target.schema)) -%}
+        {%- do run_query('create table if not exists ' ~ trendcast.holidays_table()
+            ~ ' (country string, subdivision string, date_day date, name string) using parquet') -%}
+    {%- endif -%}
+{% endmacro %}
+
 {#- Postgres 15 has no try_cast. Each cast is one function with a variant for each type, which is chosen when a query is
     planned: columns that have the type already cost nothing, and only text is read with care. -#}
 {% macro postgres__prepare_engine() %}

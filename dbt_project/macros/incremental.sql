@@ -24,10 +24,15 @@
 {#- The configuration of a table that keeps its rows. A build inserts what it made and then, in the same transaction,
     deletes what that replaces: rows of earlier builds for which the macro `replaced` holds, or all. -#}
 {% macro keeps_rows(replaced='replaced_rows') %}
-    {{ config(
-        materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
-        post_hook="{{ trendcast.forget('" ~ replaced ~ "') }}"
-    ) }}
+    {#- Parquet tables, which Spark's are, have no delete. #}
+    {%- if target.type == 'spark' -%}
+        {{ config(materialized='table') }}
+    {%- else -%}
+        {{ config(
+            materialized='incremental', incremental_strategy='append', on_schema_change='sync_all_columns',
+            post_hook="{{ trendcast.forget('" ~ replaced ~ "') }}"
+        ) }}
+    {%- endif -%}
 {% endmacro %}
 
 {#- The post-hook of such a table. -#}

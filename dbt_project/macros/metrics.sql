@@ -10,5 +10,5 @@
 
 {#- 1.0 where the actual lies between two quantiles, both included. -#}
 {% macro covered(actual, lower, upper) -%}
-    case when {{ actual }} between {{ lower }} and {{ upper }} then 1.0 else 0.0 end
+    case when {{ actual }} between {{ lower }} and {{ upper }} then 1.0e0 else 0.0e0 end
 {%- endmacro %}

@@ -23,6 +23,8 @@
         {{ relation }}.*,
         explode(sequence(0, {{ times }} - 1)) as {{ counter }}
     from {{ relation }}
+    -- To below zero it would count backwards.
+    where {{ times }} > 0
 {%- endmacro %}
 
 {#- A window over a series' sales so far. -#}
@@ -42,7 +44,7 @@
         {{ trendcast.sales_so_far('min(' ~ expression ~ ')') }} as {{ column }}_lowest,
         {{ trendcast.sales_so_far('max(' ~ expression ~ ')') }} as {{ column }}_highest,
     {%- elif policy == 'mean' %}
-        cast({{ trendcast.sales_so_far('avg(cast(' ~ expression ~ ' as ' ~ trendcast.type_exact() ~ '))') }}
+        cast({{ trendcast.sales_so_far('avg(cast(' ~ expression ~ ' as ' ~ trendcast.type_averaged() ~ '))') }}
             as {{ trendcast.type_double() }}) as {{ column }}_mean,
     {%- elif policy == 'median' %}
         {{ trendcast.sales_so_far(trendcast.quantile(expression, 0.5)) }} as {{ column }}_median,
@@ -80,6 +82,10 @@
 
 {% macro default__last_value(expression) -%}
     last_value({{ expression }} ignore nulls)
+{%- endmacro %}
+
+{% macro spark__last_value(expression) -%}
+    last_value({{ expression }}, true)
 {%- endmacro %}
 
 {% macro postgres__last_value(expression) -%}

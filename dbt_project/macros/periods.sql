@@ -8,9 +8,9 @@
 {% macro period_index(date_expression) -%}
     {%- set grain = trendcast.settings().grain -%}
     {%- if grain == 'day' -%}
-        cast({{ dbt.datediff("cast('1970-01-01' as date)", date_expression, 'day') }} as integer)
+        cast({{ trendcast.days_from("cast('1970-01-01' as date)", date_expression) }} as integer)
     {%- elif grain == 'week' -%}
-        cast(floor({{ dbt.datediff("cast('1969-12-29' as date)", date_expression, 'day') }} / 7.0) as integer)
+        cast(floor({{ trendcast.days_from("cast('1969-12-29' as date)", date_expression) }} / 7.0) as integer)
     {%- else -%}
         {{ trendcast.month_number(date_expression) }}
     {%- endif -%}
@@ -36,12 +36,12 @@
 
 {#- The last day of the period that starts at `start_expression`. -#}
 {% macro period_end(start_expression) -%}
-    cast({{ dbt.dateadd('day', -1, dbt.dateadd(trendcast.settings().grain, 1, start_expression)) }} as date)
+    cast({{ trendcast.date_after('day', -1, trendcast.date_after(trendcast.settings().grain, 1, start_expression)) }} as date)
 {%- endmacro %}
 
 {#- Days from one date to another, both included. -#}
 {% macro days_in(first_date, last_date) -%}
-    cast({{ dbt.datediff(first_date, last_date, 'day') }} + 1 as integer)
+    cast({{ trendcast.days_from(first_date, last_date) }} + 1 as integer)
 {%- endmacro %}
 
 {#- The last date that is over, on the shop's clock, at the time dbt was started. -#}
@@ -99,4 +99,47 @@
 {% macro spark__days_between(bounds) -%}
     select explode(sequence(first_date, last_date, interval 1 day)) as date_day
     from {{ bounds }}
+    where first_date <= last_date
+{%- endmacro %}
+
+{#- A date so many days, weeks, months or years after another: dbt's dateadd, but on Spark, where that repeats the date twelve times. -#}
+{% macro date_after(datepart, interval, date_expression) -%}
+    {{ return(adapter.dispatch('date_after', 'trendcast')(datepart, interval, date_expression)) }}
+{%- endmacro %}
+
+{% macro default__date_after(datepart, interval, date_expression) -%}
+    {{ return(dbt.dateadd(datepart, interval, date_expression)) }}
+{%- endmacro %}
+
+{% macro spark__date_after(datepart, interval, date_expression) -%}
+    {%- set function, factor = {
+        'day': ('date_add', 1), 'week': ('date_add', 7), 'month': ('add_months', 1), 'year': ('add_months', 12)
+    }[datepart] -%}
+    {{ function }}({{ date_expression }}, cast({{ factor ~ ' * ' if factor > 1 }}{{ interval }} as integer))
+{%- endmacro %}
+
+{#- Days from one date to another. -#}
+{% macro days_from(first_date, second_date) -%}
+    {{ return(adapter.dispatch('days_from', 'trendcast')(first_date, second_date)) }}
+{%- endmacro %}
+
+{% macro default__days_from(first_date, second_date) -%}
+    {{ return(dbt.datediff(first_date, second_date, 'day')) }}
+{%- endmacro %}
+
+{% macro spark__days_from(first_date, second_date) -%}
+    datediff({{ second_date }}, {{ first_date }})
+{%- endmacro %}
+
+{#- The last day of a date's month. -#}
+{% macro month_end(date_expression) -%}
+    {{ return(adapter.dispatch('month_end', 'trendcast')(date_expression)) }}
+{%- endmacro %}
+
+{% macro default__month_end(date_expression) -%}
+    {{ return(dbt.last_day(date_expression, 'month')) }}
+{%- endmacro %}
+
+{% macro spark__month_end(date_expression) -%}
+    last_day({{ date_expression }})
 {%- endmacro %}

@@ -50,6 +50,10 @@
     try_cast({{ expression }} as {{ type }})
 {%- endmacro %}
 
+{% macro spark__try_cast(expression, type) -%}
+    try_cast({{ expression }} as {{ type }})
+{%- endmacro %}
+
 {#- Names of the product attributes the catalogue maps, without the key. -#}
 {% macro product_attributes() %}
     {{ return(var('product_columns').keys() | reject('equalto', 'product_id') | list) }}
@@ -104,6 +108,19 @@
 {#- For sums of fractions that must not depend on the order of addition. -#}
 {% macro type_fine() -%}
     decimal(38, 12)
+{%- endmacro %}
+
+{#- What exact amounts are averaged as: Spark's mean of a decimal is one of but four digits more. -#}
+{% macro type_averaged() -%}
+    {{ return(adapter.dispatch('type_averaged', 'trendcast')()) }}
+{%- endmacro %}
+
+{% macro default__type_averaged() -%}
+    {{ trendcast.type_exact() }}
+{%- endmacro %}
+
+{% macro spark__type_averaged() -%}
+    {{ trendcast.type_fine() }}
 {%- endmacro %}
 
 {#- 64-bit floating point: dbt.type_float() is 32-bit on DuckDB and Spark. -#}

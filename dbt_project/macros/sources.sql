@@ -87,8 +87,8 @@
         from {{ trendcast.holidays_table() }} as holidays
         inner join {{ ref('trendcast', 'int_cutoffs') }} as cutoffs
             on
-                holidays.date_day >= {{ dbt.dateadd('day', -62, 'cutoffs.first_date') }}
-                and holidays.date_day <= {{ dbt.dateadd('day', ahead, 'cutoffs.cutoff') }}
+                holidays.date_day >= {{ trendcast.date_after('day', -62, 'cutoffs.first_date') }}
+                and holidays.date_day <= {{ trendcast.date_after('day', ahead, 'cutoffs.cutoff') }}
         where cutoffs.fold = 0 and {{ country }}
     ) as public_holidays
 {%- endmacro %}

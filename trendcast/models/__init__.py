@@ -50,6 +50,8 @@ class Model(Protocol):
     name: str
     #: Cheap enough to be fitted again for every fold of a backtest.
     refits_each_fold: bool
+    #: A series' forecast depends on what was learnt and on its own rows, not on the other series there are.
+    scores_by_series: bool
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]

@@ -35,6 +35,7 @@ class ByMeasure:
         self.name = name
         self._models = dict(models)
         self.refits_each_fold = all(model.refits_each_fold for model in models.values())
+        self.scores_by_series = all(model.scores_by_series for model in models.values())
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]

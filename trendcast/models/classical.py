@@ -143,6 +143,7 @@ class Classical:
 
     name = "classical"
     refits_each_fold = True
+    scores_by_series = False
 
     def __init__(self) -> None:
         self._spread: Spread | None = None

@@ -24,6 +24,7 @@ class LSTM:
 
     name = "lstm"
     refits_each_fold = False
+    scores_by_series = True
 
     def __init__(self) -> None:
         self._forecaster: LSTMForecaster | None = None

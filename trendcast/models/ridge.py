@@ -113,6 +113,7 @@ class Ridge:
 
     name = "ridge"
     refits_each_fold = True
+    scores_by_series = True
 
     def __init__(self) -> None:
         self._fit: Fit | None = None

@@ -21,6 +21,7 @@ class Computed:
     name: str
     table: str
     refits_each_fold = True
+    scores_by_series = False
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 QUANTILE_NAMES = tuple(quantile_name(level) for level in QUANTILES)
 FORECAST_COLUMNS = ("series_id", "cutoff", "target_date", "lead", "mean", *QUANTILE_NAMES)
+FORECAST_SCHEMA = pa.schema(
+    [
+        ("series_id", pa.string()),
+        ("cutoff", pa.date32()),
+        ("target_date", pa.date32()),
+        ("lead", pa.int32()),
+        *((name, pa.float64()) for name in ("mean", *QUANTILE_NAMES)),
+    ]
+)
 
 
 def forecast_table(forecast: Forecast, dates: dict[int, dt.date]) -> pa.Table:

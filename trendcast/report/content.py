@@ -122,16 +122,19 @@ class _Reader:
         self.warehouse, self.project, self.run = warehouse, project, run
         self.dim = self._query(
             f"""
-            select * from {self._at("dim_series")}
-            -- What is made of the same sales stands together.
-            order by
-                max(total_revenue) over (partition by sales_id) desc nulls last,
-                max(total_quantity) over (partition by sales_id) desc nulls last,
-                sales_id, series_id
+            select * from (
+                select
+                    dim.*,
+                    -- What is made of the same sales stands together.
+                    max(total_revenue) over (partition by sales_id) as sales_revenue,
+                    max(total_quantity) over (partition by sales_id) as sales_quantity
+                from {self._at("dim_series")} as dim
+            ) as dim
+            order by sales_revenue desc nulls last, sales_quantity desc nulls last, sales_id, series_id
             limit ?
             """,
             limit,
-        )
+        ).drop_columns(["sales_revenue", "sales_quantity"])
         self.names: list[str] = self.dim.column("series_id").to_pylist()
         self.row = {name: i for i, name in enumerate(self.names)}
         # Every other query is narrowed to the series shown.

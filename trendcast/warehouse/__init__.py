@@ -11,7 +11,11 @@ from trendcast.warehouse.base import Warehouse, literal, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-ENGINES = ("duckdb", "postgres")
+    from trendcast.warehouse.postgres import PostgresWarehouse
+    from trendcast.warehouse.spark import SparkWarehouse
+
+SERVERS = ("postgres", "spark")
+ENGINES = ("duckdb", *SERVERS)
 
 __all__ = [
     "ENGINES",
@@ -48,19 +52,29 @@ def connect(output: Mapping[str, Any], *, read_only: bool) -> Warehouse:
         from trendcast.warehouse.duckdb import DuckDBWarehouse
 
         return DuckDBWarehouse.open(output, read_only=read_only)
-    if engine == "postgres":
-        try:
-            from trendcast.warehouse.postgres import PostgresWarehouse
-        except ImportError as error:
-            raise ProjectError(
-                f"The profile's type is 'postgres', whose driver is not installed ({error}). Install it with "
-                "pip install 'trendcast[postgres]', or choose another target with --target."
-            ) from error
-        return PostgresWarehouse.open(output, read_only=read_only)
+    if engine in SERVERS:
+        return _server(engine).open(output, read_only=read_only)
     raise ProjectError(
         f"The profile's type is {engine!r}; trendcast runs on: {', '.join(ENGINES)}. "
         "Choose another target with --target."
     )
+
+
+def _server(engine: str) -> type[PostgresWarehouse] | type[SparkWarehouse]:
+    """Return the class of an engine that is a process of its own, whose driver is an extra."""
+    try:
+        if engine == "postgres":
+            from trendcast.warehouse.postgres import PostgresWarehouse
+
+            return PostgresWarehouse
+        from trendcast.warehouse.spark import SparkWarehouse
+
+        return SparkWarehouse
+    except ImportError as error:
+        raise ProjectError(
+            f"The profile's type is {engine!r}, whose driver is not installed ({error}). Install it with "
+            f"pip install 'trendcast[{engine}]', or choose another target with --target."
+        ) from error
 
 
 def is_server(output: Mapping[str, Any]) -> bool:
@@ -69,9 +83,14 @@ def is_server(output: Mapping[str, Any]) -> bool:
 
 
 def place(output: Mapping[str, Any]) -> str:
-    """Say where the warehouse is: its file, or its server and database."""
+    """Say where the warehouse is: its file, its server and database, or its cluster."""
     if not is_server(output):
         return str(output.get("path", ":memory:"))
+    if output.get("type") == "spark":
+        settings = output.get("server_side_parameters") or {}
+        remote = str(settings.get("spark.remote"))
+        folder = settings.get("spark.sql.warehouse.dir") if remote.startswith("local") else None
+        return f"{remote} ({folder})" if folder else remote
     return f"{output.get('host')}:{output.get('port')}/{output.get('dbname') or output.get('database')}"
 
 
@@ -101,7 +120,6 @@ def run_alone(output: Mapping[str, Any], name: str) -> Iterator[None]:
     if not is_server(output):
         yield
         return
-    from trendcast.warehouse.postgres import PostgresWarehouse
-
-    with PostgresWarehouse.open(output, read_only=False) as warehouse, warehouse.exclusive(name):
+    opened = _server(str(output.get("type"))).open(output, read_only=False)
+    with opened as warehouse, warehouse.exclusive(name):
         yield

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+import duckdb
+
 from trendcast.errors import WarehouseError
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def compute_here(sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Return the rows of a query on tables of this process alone, for an engine that is elsewhere."""
+    with duckdb.connect() as connection:
+        for name, rows in tables.items():
+            connection.register(name, rows)
+        return connection.sql(sql).to_arrow_table()
+
+
 @contextmanager
 def all_or_nothing(execute: Callable[[str], None], begin: str = "begin") -> Iterator[None]:
     """What is executed inside takes effect together, or not at all."""
@@ -47,6 +57,8 @@ class Warehouse(Protocol):
 
     #: dbt's name of the engine, the ``type`` of a profile's output.
     engine: str
+    #: Whether `by_shard` works: the engine has workers that run Python.
+    has_workers: bool
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
@@ -72,6 +84,20 @@ class Warehouse(Protocol):
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
 
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Have the engine's workers apply a function to shards of several queries' rows at once; return all that it returns.
+
+        Rows with the same ``key``, a column of every query, go to the same shard. The function is given the shard's rows by the
+        queries' names, about ``shard_rows`` in all, and returns rows of the ``schema``.
+        """
+
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
 
@@ -83,6 +109,9 @@ class Warehouse(Protocol):
 
     def safe_cast(self, expression: str, data_type: str) -> str:
         """SQL that is null where the expression cannot be read as the type."""
+
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does, by their characters' numbers and not as a language has it."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from trendcast.errors import WarehouseError, WarehouseLockedError
+from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse.base import all_or_nothing, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -27,6 +27,7 @@ class DuckDBWarehouse:
     """A DuckDB file opened with the settings of its dbt profile."""
 
     engine = "duckdb"
+    has_workers = False
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
         self._connection = connection
@@ -112,6 +113,17 @@ class DuckDBWarehouse:
             for name in tables:
                 self._connection.unregister(name)
 
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Refuse: DuckDB has no workers that run Python."""
+        raise UsageError("DuckDB has no workers that run Python: only Spark does.")
+
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""
         try:
@@ -140,6 +152,10 @@ class DuckDBWarehouse:
     def safe_cast(self, expression: str, data_type: str) -> str:
         """SQL that is null where the expression cannot be read as the type."""
         return f"try_cast({expression} as {data_type})"
+
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+        return f"({last} - {first})"
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does: as DuckDB does by itself."""

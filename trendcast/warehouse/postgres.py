@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import adbc_driver_manager.dbapi as dbapi
 import adbc_driver_postgresql.dbapi as driver
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import all_or_nothing, quote
+from trendcast.warehouse.base import all_or_nothing, compute_here, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
 # What a statement says that is there and is not, by Postgres' error codes: table, schema, another database.
@@ -48,6 +47,7 @@ class PostgresWarehouse:
     """A session on a Postgres server, with the settings of its dbt profile."""
 
     engine = "postgres"
+    has_workers = False
 
     def __init__(self, connection: dbapi.Connection, schema: str) -> None:
         self._connection = connection
@@ -132,16 +132,24 @@ class PostgresWarehouse:
 
     def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Return the rows of a query on tables of this process alone, which are sent nowhere."""
-        with duckdb.connect() as connection:
-            for name, rows in tables.items():
-                connection.register(name, rows)
-            return connection.sql(sql).to_arrow_table()
+        return compute_here(sql, tables)
 
     def write(self, schema: str, table: str, rows: pa.Table) -> int:
         """Make a table of a schema, or replace it, and return how many rows it has."""
         self.execute(f"create schema if not exists {quote(schema)}")
         with _errors(), self._connection.cursor() as cursor:
             return int(cursor.adbc_ingest(table, rows, mode="replace", db_schema_name=schema))
+
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        """Refuse: Postgres has no workers that run Python."""
+        raise UsageError("Postgres has no workers that run Python: only Spark does.")
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Postgres reads no other warehouse's file."""
@@ -171,6 +179,10 @@ class PostgresWarehouse:
         digits = re.findall(r"\d+", data_type)
         function = f"{quote(self._schema)}.trendcast_{'decimal' if digits else 'timestamp'}"
         return f"cast({function}({', '.join([expression, *digits])}) as {data_type})"
+
+    def days_between(self, first: str, last: str) -> str:
+        """SQL of the days from one date to another, a whole number."""
+        return f"({last} - {first})"
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does, whatever the database's collation."""

@@ -10,12 +10,12 @@ with bounds as (
     select
         first_date as first_sale_date,
         {{ trendcast.period_start('first_date') }} as first_ds,
-        {{ trendcast.period_end(dbt.dateadd(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
+        {{ trendcast.period_end(trendcast.date_after(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
         -- Holidays near the ends count too: a whole period more for their lead and lag, then days for the distances.
-        cast({{ dbt.dateadd('day', -near, dbt.dateadd(
+        cast({{ trendcast.date_after('day', -near, trendcast.date_after(
             settings.grain, -1, trendcast.period_start('first_date'))) }} as date) as first_date,
-        cast({{ dbt.dateadd('day', near, trendcast.period_end(
-            dbt.dateadd(settings.grain, settings.horizon + 1, 'cutoff'))) }} as date) as last_date
+        cast({{ trendcast.date_after('day', near, trendcast.period_end(
+            trendcast.date_after(settings.grain, settings.horizon + 1, 'cutoff'))) }} as date) as last_date
     from {{ ref('int_cutoffs') }}
     where fold = 0
 
@@ -47,9 +47,10 @@ described as (
         -- 0 is Monday.
         mod(day_number - 1, 7) as weekday,
         extract(day from date_day) as month_day,
-        {{ trendcast.days_in('date_day', dbt.last_day('date_day', 'month')) }} as month_days_left,
-        2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0) / 12 as year_angle,
-        date_day >= {{ dbt.dateadd('year', 2, '(select bounds.first_sale_date from bounds)') }} as is_second_year
+        {{ trendcast.days_in('date_day', trendcast.month_end('date_day')) }} as month_days_left,
+        2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0e0) / 12 as year_angle,
+        date_day >= {{ trendcast.date_after('year', 2, '(select bounds.first_sale_date from bounds)') }}
+            as is_second_year
     from numbered
 
 ),
@@ -80,7 +81,7 @@ distances as (
 
     select
         t,
-        case when is_holiday then 1.0 else 0.0 end as is_holiday,
+        case when is_holiday then 1.0e0 else 0.0e0 end as is_holiday,
         coalesce(day_number - max(case when is_holiday then day_number end) over (
             order by date_day rows between {{ near }} preceding and current row
         ), {{ near }}) as since_holiday,
@@ -120,10 +121,10 @@ periods as (
         t,
         ds,
         {% for name in ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] %}
-        cast(avg(case when weekday = {{ loop.index0 }} then 1.0 else 0.0 end) as {{ double }}) as is_{{ name }},
+        cast(avg(case when weekday = {{ loop.index0 }} then 1.0e0 else 0.0e0 end) as {{ double }}) as is_{{ name }},
         {% endfor %}
-        cast(avg(case when month_day <= 7 then 1.0 else 0.0 end) as {{ double }}) as is_month_start,
-        cast(avg(case when month_day >= 25 then 1.0 else 0.0 end) as {{ double }}) as is_month_end,
+        cast(avg(case when month_day <= 7 then 1.0e0 else 0.0e0 end) as {{ double }}) as is_month_start,
+        cast(avg(case when month_day >= 25 then 1.0e0 else 0.0e0 end) as {{ double }}) as is_month_end,
         {% if trendcast.uses('calendar') %}
         {% for harmonic in [1, 2] %}
         avg(sin({{ harmonic }} * 2 * pi() * weekday / 7)) as week_sin_{{ harmonic }},
@@ -135,7 +136,7 @@ periods as (
         {% endfor %}
         -- A day either side of the 15th and of the month's last day.
         cast(avg(
-            case when month_day between 14 and 16 or month_days_left <= 2 or month_day = 1 then 1.0 else 0.0 end
+            case when month_day between 14 and 16 or month_days_left <= 2 or month_day = 1 then 1.0e0 else 0.0e0 end
         ) as {{ double }}) as payday,
         -- A week belongs to the month of its Thursday, where most of its days are.
         cast(max({{ "case when weekday = 3 then extract(month from date_day) end" if settings.grain == 'week'

@@ -165,7 +165,7 @@ scaled as (
 
     select
         *,
-        greatest((mean_medium + mean_long) / 2, 1.0 / {{ long }}) as demand_level,
+        greatest((mean_medium + mean_long) / 2, 1.0e0 / {{ long }}) as demand_level,
         sales_long * sale_square_sum_{{ long }} / nullif(sale_sum_{{ long }} * sale_sum_{{ long }}, 0) - 1
             as cv2_sale_long
     from described

@@ -23,7 +23,7 @@ complete as (
         case
             when {{ trendcast.period_end(trendcast.period_start('last_date')) }} <= last_date
                 then {{ trendcast.period_start('last_date') }}
-            else cast({{ dbt.dateadd(settings.grain, -1, trendcast.period_start('last_date')) }} as date)
+            else cast({{ trendcast.date_after(settings.grain, -1, trendcast.period_start('last_date')) }} as date)
         end as cutoff
     from extent
 
@@ -36,7 +36,7 @@ folds as (
         {{ fold }} as fold,
         first_date,
         first_t,
-        cast({{ dbt.dateadd(settings.grain, -fold * settings.backtest_step, 'cutoff') }} as date) as cutoff
+        cast({{ trendcast.date_after(settings.grain, -fold * settings.backtest_step, 'cutoff') }} as date) as cutoff
     from complete
     {{ 'union all' if not loop.last }}
     {% endfor %}

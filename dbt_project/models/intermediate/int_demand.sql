@@ -115,7 +115,7 @@ uncensored as (
         case
             when is_stockout then coalesce(
                 {{ trendcast.trailing('avg(case when not is_stockout then cast(observed as '
-                    ~ trendcast.type_exact() ~ ') end)', medium) }}, 0
+                    ~ trendcast.type_averaged() ~ ') end)', medium) }}, 0
             )
             else observed
         end as uncensored

@@ -19,7 +19,7 @@ bounds as (
 
     select
         min(rate_date) as first_date,
-        {{ dbt.dateadd('day', 1, trendcast.yesterday()) }} as last_date
+        {{ trendcast.date_after('day', 1, trendcast.yesterday()) }} as last_date
     from known
 
 ),

@@ -42,7 +42,7 @@ priced as (
             partition by launches.product_id, launches.location_id
             order by
                 case when prices.start_date <= launches.launch_date then 0 else 1 end,
-                abs({{ dbt.datediff('prices.start_date', 'launches.launch_date', 'day') }}),
+                abs({{ trendcast.days_from('prices.start_date', 'launches.launch_date') }}),
                 prices.price
         ) as nearness
     from {{ ref('stg_launches') }} as launches

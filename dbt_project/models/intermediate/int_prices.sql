@@ -11,7 +11,7 @@ with spans as (
         start_date,
         coalesce(
             end_date,
-            cast({{ dbt.dateadd(
+            cast({{ trendcast.date_after(
                 'day', -1, 'lead(start_date) over (partition by product_id, location_id order by start_date)'
             ) }} as date),
             cast('9999-12-31' as date)

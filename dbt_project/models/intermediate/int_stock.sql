@@ -52,7 +52,7 @@ spans as (
 
     select
         day_counts.*,
-        cast({{ dbt.dateadd('day', -1, 'lead(first_date) over (partition by product_id, location_id order by first_date)') }}
+        cast({{ trendcast.date_after('day', -1, 'lead(first_date) over (partition by product_id, location_id order by first_date)') }}
             as date) as last_date
     from day_counts
 

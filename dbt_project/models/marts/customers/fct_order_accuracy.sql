@@ -11,7 +11,7 @@ with first_orders as (
     inner join {{ ref('int_customer_cutoffs') }} as cutoffs
         on
             orders.order_date > cutoffs.cutoff
-            and orders.order_date <= {{ dbt.dateadd('day', days, 'cutoffs.cutoff') }}
+            and orders.order_date <= {{ trendcast.date_after('day', days, 'cutoffs.cutoff') }}
     where cutoffs.fold = 1
     group by 1
 

@@ -4,7 +4,7 @@
 {% for fold in range(3) %}
 select
     {{ fold }} as fold,
-    cast({{ dbt.dateadd('day', -fold * days, trendcast.period_end('cutoff')) }} as date) as cutoff
+    cast({{ trendcast.date_after('day', -fold * days, trendcast.period_end('cutoff')) }} as date) as cutoff
 from {{ ref('int_cutoffs') }}
 where fold = 0
 {{ 'union all' if not loop.last }}

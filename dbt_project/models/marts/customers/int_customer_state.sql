@@ -40,7 +40,7 @@ ahead as (
     inner join {{ ref('int_customer_cutoffs') }} as cutoffs
         on
             visits.order_date > cutoffs.cutoff
-            and visits.order_date <= {{ dbt.dateadd('day', days, 'cutoffs.cutoff') }}
+            and visits.order_date <= {{ trendcast.date_after('day', days, 'cutoffs.cutoff') }}
     group by 1, 2
 
 ),

@@ -165,5 +165,5 @@ select
     cast(probability_active as {{ trendcast.type_double() }}) as probability_active,
     cast(probability_active * orders as {{ trendcast.type_double() }}) as expected_orders,
     cast(1 - probability_active * (1 - none_if_active) as {{ trendcast.type_double() }}) as probability_of_none,
-    cast({{ dbt.dateadd('day', 'median_days', 'cutoff') }} as date) as median_date
+    cast({{ trendcast.date_after('day', 'median_days', 'cutoff') }} as date) as median_date
 from waits

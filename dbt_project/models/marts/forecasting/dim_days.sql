@@ -3,7 +3,7 @@ with bounds as (
 
     select
         first_date,
-        {{ trendcast.period_end(dbt.dateadd(
+        {{ trendcast.period_end(trendcast.date_after(
             trendcast.settings().grain, trendcast.settings().horizon, 'cutoff')) }} as last_date
     from {{ ref('int_cutoffs') }}
     where fold = 0

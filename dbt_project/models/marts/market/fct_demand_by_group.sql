@@ -6,8 +6,8 @@ with periods as (
     select
         *,
         case grain
-            when 'week' then {{ dbt.dateadd('week', 1, 'period_start') }}
-            else {{ dbt.dateadd('month', 1, 'period_start') }}
+            when 'week' then {{ trendcast.date_after('week', 1, 'period_start') }}
+            else {{ trendcast.date_after('month', 1, 'period_start') }}
         end as next_period
     from {{ ref('int_group_distributions') }}
     where fold = 0 and grain <> 'horizon'
@@ -25,7 +25,8 @@ final as (
         n_leads,
         -- The horizon begins after the cutoff, and may end before the period does.
         period_start > cutoff
-        and {{ trendcast.period_end('last_date') }} >= cast({{ dbt.dateadd('day', -1, 'next_period') }} as date)
+        and {{ trendcast.period_end('last_date') }}
+        >= cast({{ trendcast.date_after('day', -1, 'next_period') }} as date)
             as is_whole_period,
         mean,
         {{ quantiles | join(',\n        ') }},

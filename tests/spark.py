@@ -1,0 +1,173 @@
+"""A local Spark of the tests' own, with executors that are processes of their own, and shops on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import REPO, Rows, Shop, as_table
+from trendcast.project import read_output
+
+REQUIRE = "TRENDCAST_REQUIRE_SPARK"
+# Two executors with a core and a gigabyte each.
+MASTER = "local-cluster[2,1,1024]"
+EXECUTOR = "CoarseGrainedExecutorBackend"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Spark Connect server with executors; its tables and how to find it are in a folder."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What says where it is."""
+        return {
+            "TRENDCAST_TARGET": "spark",
+            "TRENDCAST_SPARK_REMOTE": MASTER,
+            "TRENDCAST_SPARK_FOLDER": str(self.folder),
+            "SPARK_LOCAL_CONNECT_DISCOVERY": str(self.folder / "server" / "connect.json"),
+        }
+
+    def output(self, schema: str = "analytics") -> dict[str, Any]:
+        """Return the shipped profile's output for it."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            output = read_output(REPO / "dbt_project", REPO / "profiles", "spark")
+        return output | {"schema": schema}
+
+    def executors(self) -> list[int]:
+        """Return the executors' process ids: the server's children."""
+        found = self.folder / "server" / "connect.json"
+        if not found.exists():
+            return []
+        server = str(json.loads(found.read_text())["pid"])
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "pid,args", "--ppid", server],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return [int(line.split()[0]) for line in listed.stdout.splitlines() if EXECUTOR in line]
+
+    @property
+    def address(self) -> dict[str, str]:
+        """What says where the server is, as one that another machine runs."""
+        found = json.loads((self.folder / "server" / "connect.json").read_text())
+        return {
+            "TRENDCAST_SPARK_REMOTE": f"sc://localhost:{found['port']}",
+            "SPARK_CONNECT_AUTHENTICATE_TOKEN": found["token"],
+        }
+
+    def kill_at_work(self, within: float = 90) -> int | None:
+        """Kill an executor while its Python computes, and return its process id; None where none did in time."""
+        until, before = time.monotonic() + within, dict[int, int]()
+        while time.monotonic() < until:
+            for pid in self.executors():
+                ticks = _python_ticks(pid)
+                if ticks - before.setdefault(pid, ticks) > 50:  # half a second
+                    os.kill(pid, signal.SIGKILL)
+                    return pid
+            time.sleep(0.2)
+        return None
+
+
+def _python_ticks(executor: int) -> int:
+    """Return the processor time that an executor's Python workers have used: its grandchildren, for a daemon forks them."""
+
+    def children(pid: int) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
+        return [int(line) for line in found.stdout.split()]
+
+    total = 0
+    for daemon in children(executor):
+        for worker in children(daemon):
+            with suppress(OSError):
+                fields = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()
+                total += int(fields[11]) + int(fields[12])
+    return total
+
+
+@dataclass
+class SparkShop(Shop):
+    """A shop on the cluster."""
+
+    cluster: Cluster | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a command on this shop."""
+        assert self.cluster is not None
+        return super().environment | self.cluster.environment
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query."""
+        return self.table(sql).to_pylist()
+
+    def table(self, sql: str) -> pa.Table:
+        """Return the rows of a query as Arrow."""
+        from trendcast.warehouse import connect
+
+        assert self.cluster is not None
+        with connect(self.cluster.output(), read_only=True) as warehouse:
+            return warehouse.query(sql)
+
+    def write(self, table: str, rows: Rows) -> None:
+        """Create or replace a table of the schema ``raw``."""
+        from trendcast.warehouse import connect
+
+        assert self.cluster is not None
+        with connect(self.cluster.output(), read_only=False) as warehouse:
+            warehouse.write("raw", table, as_table(rows))
+
+
+def missing() -> str | None:
+    """Say what is not installed; None where all is."""
+    try:
+        import dbt.adapters.spark  # noqa: F401
+        import pyspark.sql.connect  # noqa: F401
+    except ImportError as error:
+        return f"{error.name or error} is not installed (extra: spark)"
+    if shutil.which("java") or os.environ.get("JAVA_HOME"):
+        return None
+    return "no Java is installed (Debian: openjdk-17-jre-headless)"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Cluster]:
+    """Have a cluster while inside; skip loudly, or fail, where Spark is not installed."""
+    why = missing()
+    if why:
+        text = f"{why}: NOTHING was tested on Spark"
+        if os.environ.get(REQUIRE):
+            pytest.fail(text)
+        pytest.skip(text)
+    cluster = Cluster(folder)
+    (folder / "server").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            if name.startswith("SPARK_"):
+                patch.setenv(name, value)
+        try:
+            yield cluster
+        finally:
+            subprocess.run(
+                [sys.executable, "-m", "pyspark.sql.connect.local_server", "--stop"],
+                capture_output=True,
+                check=False,
+            )

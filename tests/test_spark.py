@@ -1,0 +1,347 @@
+"""Spark with executors that are processes of their own: the warehouse, whole runs, and DuckDB's results, row for row.
+
+Without Spark or Java the tests are skipped, and fail where TRENDCAST_REQUIRE_SPARK is set.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.conftest import REPO, SMALL_LIGHTGBM, Shop
+from tests.engines import DUCKDB_ONLY, differences, done, every_source
+from tests.spark import Cluster, SparkShop, running
+from trendcast.errors import (
+    ProjectError,
+    UsageError,
+    WarehouseError,
+    WarehouseLockedError,
+)
+from trendcast.warehouse import connect, run_alone
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(tmp_path_factory.mktemp("spark")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def warehouse(cluster: Cluster) -> Iterator[Any]:
+    with connect(cluster.output("warehouse"), read_only=False) as opened:
+        opened.execute("create schema if not exists warehouse")
+        yield opened
+
+
+# --- The warehouse ---
+
+
+def test_parameters_are_values_and_types_are_spelt(warehouse: Any) -> None:
+    text = "x'); drop table t; -- \\ varchar"
+    rows = pa.table({"name": [text, "other"], "why?": ["eh?", None]})
+    warehouse.write("warehouse", "texts", rows)
+    sql = 'select cast(name as varchar) as name, "why?" from warehouse.texts where name = ? -- as varchar'
+    assert warehouse.query(sql, [text]).to_pylist() == [{"name": text, "why?": "eh?"}]
+    assert warehouse.query(
+        "select 'as varchar' as a, cast(1 as double precision) as b"
+    ).to_pylist() == [{"a": "as varchar", "b": 1.0}]
+
+
+def test_append_goes_by_name_and_casts(warehouse: Any) -> None:
+    warehouse.execute(
+        "create table warehouse.amounts (a integer, b string, c decimal(18, 6), d timestamp) using parquet"
+    )
+    at = dt.datetime(2026, 1, 2, 3, 4, 5, 678)
+    rows = pa.table({"d": [at, None], "b": ["x", None], "a": [1, 2], "c": [2.5, None]})
+    assert warehouse.append("warehouse.amounts", rows) == 2
+    table = warehouse.query("select * from warehouse.amounts order by a")
+    assert table.to_pylist() == [
+        {"a": 1, "b": "x", "c": 2.5, "d": at},
+        {"a": 2, "b": None, "c": None, "d": None},
+    ]
+    (batch,) = warehouse.batches("select * from warehouse.amounts where a = 1")
+    assert batch.schema == table.schema and batch.to_pylist() == table.slice(0, 1).to_pylist()
+    with pytest.raises(WarehouseError, match="no_such_column"):
+        warehouse.append("warehouse.amounts", pa.table({"no_such_column": [1]}))
+    columns = warehouse.columns("warehouse.amounts")
+    assert list(columns.items()) == [
+        *(("a", "INT"), ("b", "STRING")),
+        *(("c", "DECIMAL(18,6)"), ("d", "TIMESTAMP")),
+    ]
+
+
+def test_reading_writes_nothing_but_lookups(cluster: Cluster, warehouse: Any) -> None:
+    with connect(cluster.output("warehouse"), read_only=True) as reader:
+        reader.lookup("weights", pa.table({"w": [0.5]}))
+        reader.lookup("weights", pa.table({"w": [0.25, None]}))
+        assert reader.query("select w from weights").column("w").to_pylist() == [0.25, None]
+        with pytest.raises(WarehouseError, match="read-only"):
+            reader.execute("create table warehouse.t as select 1 as x")
+        with pytest.raises(WarehouseError, match="read-only"):
+            reader.append("warehouse.texts", pa.table({"name": ["x"]}))
+    assert not warehouse.exists("weights")
+    for name in ('"warehouse"."no_table"', '"no schema"."t"'):
+        assert not warehouse.exists(name)
+
+
+def test_fingerprint_is_of_the_rows_and_not_their_order(warehouse: Any) -> None:
+    def of(*rows: tuple[Any, Any]) -> str:
+        table = pa.table(
+            {"a": [a for a, _ in rows], "b": pa.array([b for _, b in rows], pa.string())}
+        )
+        warehouse.lookup("rows", table)
+        return str(warehouse.fingerprint("rows", ["a", "b"]))
+
+    base = of((1, "x"), (2, "y"), (3, None))
+    assert base == of((3, None), (1, "x"), (2, "y"))
+    others = {
+        of((1, "x"), (2, "y")),
+        of((1, "x"), (2, "y"), (3, "")),
+        of((1, "y"), (2, "x"), (3, None)),
+    }
+    assert len(others | {base}) == 4
+
+
+def test_one_run_at_a_time_and_who_died_holds_nobody_up(cluster: Cluster) -> None:
+    output = cluster.output("warehouse")
+    with run_alone(output, "ledger"):
+        with run_alone(output, "another ledger"):
+            pass
+        with pytest.raises(WarehouseLockedError, match=rf"trendcast {os.getpid()}@"):
+            with run_alone(output, "ledger"):
+                pass
+    hold = (
+        "import json, os, sys\nfrom trendcast.warehouse import run_alone\n"
+        "with run_alone(json.loads(sys.argv[1]), 'ledger'):\n    os._exit(9)"
+    )
+    ran = subprocess.run([sys.executable, "-c", hold, json.dumps(output)], capture_output=True)
+    assert ran.returncode == 9, ran.stderr
+    with run_alone(output, "ledger"):
+        pass
+
+
+def test_what_a_profile_cannot_be_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    output = cluster.output()
+    with pytest.raises(ProjectError, match=r"method is 'thrift'.*spark\.remote"):
+        connect(output | {"method": "thrift"}, read_only=True)
+    settings = output["server_side_parameters"]
+    with pytest.raises(ProjectError, match=r"no spark\.remote"):
+        without = {k: v for k, v in settings.items() if k != "spark.remote"}
+        connect(output | {"server_side_parameters": without}, read_only=True)
+    other = settings | {"spark.sql.warehouse.dir": str(tmp_path / "warehouse")}
+    with pytest.raises(ProjectError, match="SPARK_LOCAL_CONNECT_DISCOVERY"):
+        connect(output | {"server_side_parameters": other}, read_only=True)
+
+
+def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trendcast.warehouse.spark", None)
+    with pytest.raises(ProjectError, match=r"pip install 'trendcast\[spark\]'"):
+        connect({"type": "spark"}, read_only=True)
+
+
+def test_a_job_whose_executor_is_killed_ends_with_the_same_rows(
+    cluster: Cluster, warehouse: Any
+) -> None:
+    schema = pa.schema([("id", pa.int64()), ("twice", pa.int64())])
+    queries = {"numbers": "select id from range(1000)", "none": "select id, 'x' as y from range(0)"}
+    before = set(cluster.executors())
+    assert len(before) == 2
+
+    # Of the test's own, for executors cannot import it.
+    def slow(tables: Any) -> pa.Table:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            pass
+        ids = tables["numbers"]["id"].to_pylist()
+        return pa.table({"id": ids, "twice": [2 * x for x in ids]}, schema=schema)
+
+    killed: list[int | None] = []
+
+    def kill() -> None:
+        killed.append(cluster.kill_at_work())
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    rows = warehouse.by_shard(queries, "id", slow, schema, 250)
+    killer.join()
+    assert killed[0] in before and killed[0] not in cluster.executors()
+    assert rows.sort_by("id").to_pydict() == {
+        "id": list(range(1000)),
+        "twice": list(range(0, 2000, 2)),
+    }
+
+
+# --- Shops ---
+
+
+@pytest.fixture(scope="module")
+def shops(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, SparkShop]:
+    """The same shop, with every optional source, on DuckDB and on Spark after a run."""
+    tables, vars = every_source()
+    vars |= {"backtest_folds": 2}
+    folder = tmp_path_factory.mktemp("shops")
+    duck, spark = Shop(folder / "duckdb", vars), SparkShop(folder / "spark", vars, cluster=cluster)
+    for shop in (duck, spark):
+        shop.folder.mkdir()
+        for name, rows in tables.items():
+            shop.write(name, rows)
+        done(shop, "run")
+    return duck, spark
+
+
+def test_every_model_of_a_small_shop_is_duckdbs(shops: tuple[Shop, SparkShop]) -> None:
+    assert differences(*shops) == {}
+
+
+FORECASTS = (
+    "select model, series_id, lead, mean, q10, q50, q90 from analytics_trendcast.forecasts "
+    "where run_id in (select max(run_id) from analytics_trendcast.runs where forecasts_rows > 0) "
+    "order by model, series_id, lead"
+)
+
+
+def farthest(ours: pa.Table, theirs: pa.Table) -> float:
+    """Return how far two tables of the same forecasts are apart at most, relative to their size or to one."""
+    keys = ["model", "series_id", "lead"]
+    assert ours.select(keys).to_pylist() == theirs.select(keys).to_pylist() and len(ours)
+    off = 0.0
+    for name in ("mean", "q10", "q50", "q90"):
+        a, b = ours[name].to_numpy(), theirs[name].to_numpy()
+        off = max(off, float((abs(a - b) / np.maximum(1, abs(a))).max()))
+    return off
+
+
+def test_executors_forecast_what_duckdbs_process_does(shops: tuple[Shop, SparkShop]) -> None:
+    """With models trained on either; and again, though an executor is killed under way."""
+    learnt = {"models": ["ridge", "lightgbm", "ensemble"], "lightgbm": SMALL_LIGHTGBM}
+    duck, spark = (replace(shop, vars=shop.vars | learnt) for shop in shops)
+    assert isinstance(spark, SparkShop) and spark.cluster is not None
+    for shop in (duck, spark):
+        for step in ("backtest", "train", "forecast"):
+            done(shop, step)
+    with duckdb.connect(duck.path, read_only=True) as connection:
+        expected = connection.sql(FORECASTS).to_arrow_table()
+    first = spark.table(FORECASTS)
+    # Models read features in single precision, and what they learn is as near as that.
+    assert farthest(expected, first) < 0.05
+    before, killed = set(spark.cluster.executors()), list[int | None]()
+    killer = threading.Thread(target=lambda: killed.append(spark.cluster.kill_at_work()))
+    killer.start()
+    done(spark, "forecast")
+    killer.join()
+    assert killed[0] in before
+    assert farthest(first, spark.table(FORECASTS)) < 1e-9
+    done(spark, "forecast", "--series", "product_id=tea")
+    runs = spark.query("select n_series from analytics_trendcast.runs order by finished_at")
+    assert runs[-1] == {"n_series": 2}
+
+
+def test_what_a_run_that_dies_has_written_stays_unseen(
+    shops: tuple[Shop, SparkShop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies between the rows and its own row in ``runs``, which is the last."""
+    spark = shops[1]
+    count = "select count(*) as n from analytics_trendcast.{}"
+    before = {
+        name: spark.query(count.format(name)) for name in ("forecasts", "forecasts_log", "runs")
+    }
+    die = (
+        "import os\nfrom trendcast import ledger\n"
+        "def die(*_):\n    os._exit(9)\n"
+        "ledger.Run._append_row = die\n"
+        "from trendcast.cli import main\nmain()\n"
+    )
+    command = spark.command("forecast")
+    ran = subprocess.run(
+        [command[0], "-c", die, *command[3:]],
+        env=spark.environment,
+        cwd=spark.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 9, ran.stderr + ran.stdout
+    after = {name: spark.query(count.format(name)) for name in before}
+    assert after["forecasts"] == before["forecasts"] and after["runs"] == before["runs"]
+    assert after["forecasts_log"][0]["n"] > before["forecasts_log"][0]["n"]
+    done(spark, "forecast")
+
+
+@pytest.mark.parametrize("command", DUCKDB_ONLY)
+def test_what_only_duckdb_can_names_the_engine_and_the_alternative(
+    shops: tuple[Shop, SparkShop], command: str
+) -> None:
+    arguments = ["20260101T000000-aaaaaa"] if command == "reproduce" else []
+    ran = shops[1].run_apart(command, *arguments)
+    assert ran.returncode == UsageError.exit_code
+    assert f"`trendcast {command}` runs on duckdb; the target is spark local-cluster" in ran.stderr
+
+
+def test_the_other_commands(shops: tuple[Shop, SparkShop], tmp_path: Path) -> None:
+    spark = shops[1]
+    assert "committed" in done(spark, "runs")
+    assert "fail" not in done(spark, "doctor")
+    assert "series" in done(spark, "whatif", "--set", "price=-10%", "--where", "product_id=tea")
+    (row,) = spark.query("select count(*) as n from analytics_marts.fct_scenarios")
+    assert row["n"] == 2
+    done(spark, "tune", "classical", "--trials", "1")
+    done(spark, "customers")
+    # Whether a cycle of this shop is over is the same question on both.
+    told = []
+    for shop in shops:
+        python, m, package, *options = shop.command("inventory")
+        ran = subprocess.run(
+            [python, m, package, "simulate", *options],
+            env=shop.environment,
+            cwd=shop.folder,
+            capture_output=True,
+            text=True,
+        )
+        told.append((ran.returncode, ran.stdout, ran.stderr))
+    assert told[0] == told[1] and "No replenishment cycle" in told[1][2]
+    # A server by its address is the same, for dbt alone too.
+    assert spark.cluster is not None
+    there = spark.environment | spark.cluster.address
+    for command in (spark.command("runs"), dbt_command(spark, "run", "--select", "dim_days")):
+        ran = subprocess.run(command, env=there, cwd=spark.folder, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    page = tmp_path / "report.html"
+    done(spark, "report", "--out", str(page))
+    assert page.stat().st_size > 50_000
+
+
+def dbt_command(shop: Shop, *args: str) -> list[str]:
+    """Return the command line of dbt alone on a shop."""
+    at = ["--project-dir", str(shop.project_dir), "--profiles-dir", str(REPO / "profiles")]
+    return [sys.executable, "-m", "dbt.cli.main", *args, *at, "--vars", json.dumps(shop.vars)]
+
+
+def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
+    """Those of the models with most SQL of the engine's own; `dbt test` runs all."""
+    spark = shops[1]
+    select = "test_type:unit,path:models/intermediate test_type:unit,path:models/features"
+    ran = subprocess.run(
+        dbt_command(spark, "test", "--select", *select.split()),
+        env=spark.environment | {"PYTHONWARNINGS": "ignore"},
+        cwd=spark.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    assert re.search(r"PASS=[4-9]\d WARN=0 ERROR=0 SKIP=0", ran.stdout), ran.stdout[-300:]
