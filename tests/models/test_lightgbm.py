@@ -234,6 +234,16 @@ def test_threads_do_not_change_the_forecast_and_seeds_do(
     assert fitted(features, seed=4).forecast(features, CUTOFF) != ours
 
 
+def test_threads_are_the_cores_or_what_openmp_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for there, used in ((2, 2), (64, 8)):
+        monkeypatch.setattr("trendcast.models.backend.cores", lambda there=there: there)
+        assert LightGBMConfig().parameters(1)["num_threads"] == used
+    assert LightGBMConfig(threads=3).parameters(1)["num_threads"] == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert LightGBMConfig().parameters(1)["num_threads"] == 0  # OpenMP's own number
+
+
 def test_what_needs_a_longer_history_is_not_learnt_from(
     panel: tuple[np.ndarray, np.ndarray], model: LightGBM
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 
-from trendcast.errors import WarehouseError
+from trendcast.errors import UsageError, WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,3 +134,16 @@ class Warehouse(Protocol):
     def __enter__(self) -> Warehouse: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class WithoutWorkers:
+    """An engine that runs no Python where its rows are."""
+
+    engine: str
+    has_workers = False
+
+    def by_shard(self, *_: Any, **__: Any) -> pa.Table:
+        """Refuse, naming the engine."""
+        raise UsageError(
+            f"The engine {self.engine} has no workers that run Python: only spark has."
+        )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import all_or_nothing, literal, quote
+from trendcast.errors import WarehouseError, WarehouseLockedError
+from trendcast.warehouse.base import WithoutWorkers, all_or_nothing, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pyarrow as pa
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(WithoutWorkers):
     """A DuckDB file opened with the settings of its dbt profile."""
 
     engine = "duckdb"
-    has_workers = False
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
         self._connection = connection
@@ -112,17 +111,6 @@ class DuckDBWarehouse:
         finally:
             for name in tables:
                 self._connection.unregister(name)
-
-    def by_shard(
-        self,
-        queries: Mapping[str, str],
-        key: str,
-        function: Callable[[Mapping[str, pa.Table]], pa.Table],
-        schema: pa.Schema,
-        shard_rows: int,
-    ) -> pa.Table:
-        """Refuse: DuckDB has no workers that run Python."""
-        raise UsageError("DuckDB has no workers that run Python: only Spark does.")
 
     def attach(self, path: str, name: str) -> None:
         """Make another warehouse's file readable under ``name`` on this connection."""

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import all_or_nothing, compute_here, quote
+from trendcast.warehouse.base import WithoutWorkers, all_or_nothing, compute_here, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
 # What a statement says that is there and is not, by Postgres' error codes: table, schema, another database.
@@ -43,11 +43,10 @@ _SETTINGS = {
 _TOKENS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|(\?)", re.DOTALL)
 
 
-class PostgresWarehouse:
+class PostgresWarehouse(WithoutWorkers):
     """A session on a Postgres server, with the settings of its dbt profile."""
 
     engine = "postgres"
-    has_workers = False
 
     def __init__(self, connection: dbapi.Connection, schema: str) -> None:
         self._connection = connection
@@ -139,17 +138,6 @@ class PostgresWarehouse:
         self.execute(f"create schema if not exists {quote(schema)}")
         with _errors(), self._connection.cursor() as cursor:
             return int(cursor.adbc_ingest(table, rows, mode="replace", db_schema_name=schema))
-
-    def by_shard(
-        self,
-        queries: Mapping[str, str],
-        key: str,
-        function: Callable[[Mapping[str, pa.Table]], pa.Table],
-        schema: pa.Schema,
-        shard_rows: int,
-    ) -> pa.Table:
-        """Refuse: Postgres has no workers that run Python."""
-        raise UsageError("Postgres has no workers that run Python: only Spark does.")
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Postgres reads no other warehouse's file."""
