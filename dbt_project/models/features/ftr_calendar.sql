@@ -8,7 +8,6 @@
 with bounds as (
 
     select
-        first_date as first_sale_date,
         {{ trendcast.period_start('first_date') }} as first_ds,
         {{ trendcast.period_end(trendcast.date_after(settings.grain, settings.horizon, 'cutoff')) }} as last_day,
         -- Holidays near the ends count too: a whole period more for their lead and lag, then days for the distances.
@@ -48,9 +47,7 @@ described as (
         mod(day_number - 1, 7) as weekday,
         extract(day from date_day) as month_day,
         {{ trendcast.days_in('date_day', trendcast.month_end('date_day')) }} as month_days_left,
-        2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0e0) / 12 as year_angle,
-        date_day >= {{ trendcast.date_after('year', 2, '(select bounds.first_sale_date from bounds)') }}
-            as is_second_year
+        2 * pi() * (extract(month from date_day) - 1 + extract(day from date_day) / 31.0e0) / 12 as year_angle
     from numbered
 
 ),
@@ -131,8 +128,8 @@ periods as (
         avg(cos({{ harmonic }} * 2 * pi() * weekday / 7)) as week_cos_{{ harmonic }},
         {% endfor %}
         {% for harmonic in [2, 3] %}
-        avg(case when is_second_year then sin({{ harmonic }} * year_angle) else 0 end) as year_sin_{{ harmonic }},
-        avg(case when is_second_year then cos({{ harmonic }} * year_angle) else 0 end) as year_cos_{{ harmonic }},
+        avg(sin({{ harmonic }} * year_angle)) as year_sin_{{ harmonic }},
+        avg(cos({{ harmonic }} * year_angle)) as year_cos_{{ harmonic }},
         {% endfor %}
         -- A day either side of the 15th and of the month's last day.
         cast(avg(
@@ -147,9 +144,8 @@ periods as (
         ) as month_day,
         count(*) as days_in_period,
         {% endif %}
-        -- A yearly wave is told from a trend only once a second year is there.
-        avg(case when is_second_year then sin(year_angle) else 0 end) as year_sin,
-        avg(case when is_second_year then cos(year_angle) else 0 end) as year_cos
+        avg(sin(year_angle)) as year_sin,
+        avg(cos(year_angle)) as year_cos
     from described
     where
         date_day between (select bounds.first_ds from bounds) and (select bounds.last_day from bounds)

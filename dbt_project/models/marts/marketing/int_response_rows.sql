@@ -19,8 +19,9 @@ with final as (
         floor(demand.t / 13.0) as stratum,
         {% else %}
         floor(demand.t / 12.0) as stratum,
-        calendar.year_sin as season_sin,
-        calendar.year_cos as season_cos,
+        -- A yearly wave is told from a trend only once two years are there.
+        case when span.months >= 24 then calendar.year_sin else 0 end as season_sin,
+        case when span.months >= 24 then calendar.year_cos else 0 end as season_cos,
         {% endif %}
         {% if 'display' in regressors %}
         known.promotion_display as display,
@@ -62,6 +63,10 @@ with final as (
     {% if grain == 'month' %}
     inner join {{ ref('ftr_calendar') }} as calendar
         on demand.t = calendar.t
+    cross join (
+        select {{ trendcast.last_cutoff() }} + 1 - min(first_month.t) as months
+        from {{ ref('ftr_calendar') }} as first_month
+    ) as span
     {% endif %}
     where
         not demand.is_filled
