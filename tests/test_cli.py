@@ -116,7 +116,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["forcast"], "No such command 'forcast'"),
         (["run", "--modle", "ridge"], "No such option"),
         (["runs", "--limit", "0"], "--limit"),
-        (["train", "--device", "tpu"], "Unknown device 'tpu'. Valid: auto, cpu, gpu."),
+        (["train", "--device", "tpu"], "Unknown device 'tpu'. Did you mean 'gpu'?"),
         (["runs", "--device", "cpu"], "No such option"),  # it trains nothing
         (["runs", "--vars", "[1, 2]"], "must be a mapping like '{horizon: 14}', came: '[1, 2]'"),
         (["runs", "--vars", "horizon 14"], "must be a mapping"),
