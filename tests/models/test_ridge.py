@@ -318,6 +318,14 @@ def test_explanations_add_up_to_the_mean(features: Features, fitted: ridge.Ridge
     assert set(explained["component"]) >= {"level", "season", "promotion"}
 
 
+def test_explanations_are_the_same_however_many_series_at_once(
+    features: Features, fitted: ridge.Ridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fitted.explain(features, LAST_T - 1)
+    monkeypatch.setattr(ridge, "BATCH_ROWS", 2 * HORIZON + 1)
+    assert fitted.explain(features, LAST_T - 1).equals(expected)
+
+
 def test_training_never_reads_a_target_after_its_end(
     tables: dict[str, np.ndarray], features: Features
 ) -> None:

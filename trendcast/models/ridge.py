@@ -190,14 +190,19 @@ class Ridge:
         fit = self._fitted(design)
         keys = design.keys([cutoff_t])
         names = [*fit.component_names, "floor"]
-        parts = np.empty((len(keys), len(names)))
-        for rows in _slices(len(keys)):
-            parts[rows, :-1] = fit.parts(_Rows.of(design, keys.take(rows)))
-        parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
-        shape = len(keys) // design.horizon, design.horizon, len(names)
-        return explanation_table(
-            _names(design, keys), cutoff_t, features.dates, names, parts.reshape(shape)
-        )
+        series, horizon = _names(design, keys), design.horizon
+        at_once = max(1, BATCH_ROWS // horizon)
+        tables = []
+        # A batch of series at a time: every part of every forecast at once would take gigabytes before the first row.
+        for start in range(0, len(series), at_once):
+            some = series[start : start + at_once]
+            rows = keys.take(slice(start * horizon, (start + len(some)) * horizon))
+            parts = np.empty((len(rows), len(names)))
+            parts[:, :-1] = fit.parts(_Rows.of(design, rows))
+            parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
+            shaped = parts.reshape(len(some), horizon, len(names))
+            tables.append(explanation_table(some, cutoff_t, features.dates, names, shaped))
+        return pa.concat_tables(tables)
 
     def coefficients(self) -> pa.Table:
         """Coefficients with the penalty, and what was dropped as collinear."""
