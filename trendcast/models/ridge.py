@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from trendcast.design import BATCH_ROWS, Design, Keys
+from trendcast.design import BATCH_ROWS, TRAIN_SERIES, Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import QUANTILES, Forecast, ModelError, read_artifact
 from trendcast.models.explanations import explanation_table
@@ -133,7 +133,7 @@ class Ridge:
         if not pairs:
             raise _too_short(features)
         silent = features.too_young(end_t)
-        design = Design(features, list(pairs), end_t, wide=False, silent=silent)
+        design = Design(features, list(pairs), end_t, wide=False, silent=silent, seed=seed)
         keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
         rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
         columns = design.columns
@@ -356,7 +356,7 @@ def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]
     settings = features.settings
     stride, season, horizon = settings.train_stride, settings.season_length, settings.horizon
     first = max(features.first_t, end_t - settings.train_periods)
-    n_rows = features.n_series * ((end_t - first) // stride + 1) * horizon
+    n_rows = min(features.n_series, TRAIN_SERIES) * ((end_t - first) // stride + 1) * horizon
     every = -(-n_rows // settings.train_rows)
     # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
     while every > 1 and math.gcd(every, 2 * stride * season) > 1:
