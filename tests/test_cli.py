@@ -116,6 +116,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["forcast"], "No such command 'forcast'"),
         (["run", "--modle", "ridge"], "No such option"),
         (["runs", "--limit", "0"], "--limit"),
+        (["train", "--device", "tpu"], "Unknown device 'tpu'. Did you mean 'gpu'?"),
+        (["runs", "--device", "cpu"], "No such option"),  # it trains nothing
         (["runs", "--vars", "[1, 2]"], "must be a mapping like '{horizon: 14}', came: '[1, 2]'"),
         (["runs", "--vars", "horizon 14"], "must be a mapping"),
         (["runs", "--vars", "{horizon: [14"], "--vars is not YAML"),
@@ -129,6 +131,16 @@ def test_wrong_usage(args: list[str], told: str) -> None:
     assert done.returncode == 2
     assert told in " ".join(done.stderr.split())
     assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    done = trendcast("run", "--device", "gpu")
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "The device gpu was asked for, and TensorFlow finds none on this machine." in told
+    assert "or use --device cpu, or auto" in told
     assert "Traceback" not in done.stderr
 
 

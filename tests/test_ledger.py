@@ -164,15 +164,45 @@ def test_the_row_of_the_run_is_the_last(ledger_project: Project, artifacts_dir: 
 
             return nullcontext()
 
-        def append(self, relation: str, rows: pa.Table) -> int:
+        def append(self, relation: str, rows: pa.Table | pa.RecordBatchReader) -> int:
             written.append(relation)
-            return len(rows)
+            return 0
 
     run = new_run(artifacts_dir)
     run.stage("forecasts", forecasts(), model="ridge")
     run.stage("coefficients", coefficients(), model="ridge")
     run.commit(Recorder(), ledger_project)  # type: ignore[arg-type]
     assert written == ["forecasts", "coefficients", "runs"]
+
+
+def test_a_commit_reads_a_batch_at_a_time(
+    warehouse: DuckDBWarehouse,
+    ledger_project: Project,
+    artifacts_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The explanations of a large panel do not fit into memory beside the warehouse."""
+    read: list[int] = []
+    append = DuckDBWarehouse.append
+
+    def watched(self: DuckDBWarehouse, relation: str, rows: Any) -> int:
+        if isinstance(rows, pa.Table):  # the row of the run
+            return append(self, relation, rows)
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            for batch in rows:
+                read.append(len(batch))
+                yield batch
+
+        return append(self, relation, pa.RecordBatchReader.from_batches(rows.schema, counted()))
+
+    monkeypatch.setattr(DuckDBWarehouse, "append", watched)
+    monkeypatch.setattr(ledger, "COMMIT_ROWS", 1)
+    run, rows = new_run(artifacts_dir), forecasts()
+    run.stage("forecasts", rows, model="ridge")
+    run.commit(warehouse, ledger_project)
+    assert read == [1, 1]
+    assert count(warehouse, "forecasts") == len(rows) == 2
 
 
 @pytest.mark.parametrize("at", ["a row table", "the runs table"])

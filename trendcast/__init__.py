@@ -22,6 +22,7 @@ def open(
     vars: Mapping[str, Any] | None = None,
     artifacts_dir: str | PathLike[str] | None = None,
     target_path: str | PathLike[str] | None = None,
+    device: str | None = None,
 ) -> Session:
     """Open a dbt project with trendcast in it, to run it and to read what came of it.
 
@@ -39,11 +40,14 @@ def open(
         Folder of the model files; None: trendcast_artifacts beside the warehouse.
     target_path
         Where dbt writes its artefacts; None: the project's own.
+    device
+        What networks train on in this process: ``cpu``, ``gpu``, or ``auto``, a GPU where there is one; None: what the
+        environment's ``TRENDCAST_DEVICE`` says, or ``auto``.
 
     Raises
     ------
     UsageError
-        There is no project or profile, or a var is unknown or of another type.
+        There is no project or profile, a var is unknown or of another type, or the device is not there.
 
     Examples
     --------
@@ -53,6 +57,7 @@ def open(
     """
     from pathlib import Path
 
+    from trendcast.models.backend import use_device
     from trendcast.pipeline import Workspace
     from trendcast.session import Session
     from trendcast.vars import plain
@@ -60,6 +65,7 @@ def open(
     def path(given: str | PathLike[str] | None) -> Path | None:
         return None if given is None else Path(given)
 
+    use_device(device)
     return Session(
         Workspace.open(
             project_dir=path(project_dir),

@@ -123,6 +123,14 @@ def _open(
             help="Folder of the model files. Default: trendcast_artifacts beside the warehouse.",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            envvar="TRENDCAST_DEVICE",
+            help="What networks work on: auto (a GPU where there is one), cpu or gpu. Default: auto.",
+        ),
+    ] = None,
 ) -> Session:
     return trendcast.open(
         project_dir,
@@ -130,6 +138,7 @@ def _open(
         target=target,
         vars=_parse_vars(vars),
         artifacts_dir=artifacts_dir,
+        device=device,
     )
 
 
@@ -139,6 +148,7 @@ def _command(
     example: str,
     opened: Callable[..., Any] = _open,
     within: typer.Typer = app,
+    networks: bool = False,
     failed: Callable[[Any], bool] = lambda result: False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a command of a function that takes what ``opened`` returns, then options of its own.
@@ -149,6 +159,8 @@ def _command(
     ----------
     show
         Function of `trendcast.summary` that prints what the command returns, unless --json does.
+    networks
+        Whether it trains or asks a neural network: then it takes --device, too.
     failed
         Whether what it returns makes the exit code 1.
     """
@@ -159,6 +171,7 @@ def _command(
             return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in found]
 
         own, shared = parameters(function)[1:], parameters(opened)
+        shared = [p for p in shared if networks or p.name != "device"]
         as_json = inspect.Parameter(
             "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
         )
@@ -218,7 +231,7 @@ def _open_demo(**given: Any) -> Session:
     return trendcast.open(**given | {"vars": _parse_vars(given["vars"])})
 
 
-@_command("print_demo", example="trendcast demo", opened=_open_demo)
+@_command("print_demo", example="trendcast demo", networks=True, opened=_open_demo)
 def demo(
     session: Session,
     fresh: Annotated[
@@ -308,7 +321,7 @@ def _part(given: list[str] | None) -> dict[str, list[str]] | None:
     return found or None
 
 
-@_command("print_run", example="trendcast run --vars '{horizon: 14}' --model ridge")
+@_command("print_run", example="trendcast run --vars '{horizon: 14}' --model ridge", networks=True)
 def run(
     session: Session,
     models: Models = None,
@@ -349,25 +362,29 @@ def run(
     )
 
 
-@_command("print_step", example="trendcast train --model ridge --model lstm")
+@_command("print_step", example="trendcast train --model ridge --model lstm", networks=True)
 def train(session: Session, models: Models = None) -> Any:
     """Train on the features as they are and keep the model files, hashed, for `forecast`."""
     return session.train(models=models)
 
 
-@_command("print_step", example="trendcast forecast && dbt build --select tag:trendcast_marts")
+@_command(
+    "print_step",
+    example="trendcast forecast && dbt build --select tag:trendcast_marts",
+    networks=True,
+)
 def forecast(session: Session, models: Models = None, series: Series = None) -> Any:
     """Forecast with the models of the latest training and write the ledger; nothing is trained."""
     return session.rescore(models=models, series=_part(series))
 
 
-@_command("print_step", example="trendcast backtest --model ridge --json")
+@_command("print_step", example="trendcast backtest --model ridge --json", networks=True)
 def backtest(session: Session, models: Models = None) -> Any:
     """Score the models at every fold's cutoff (var `backtest_folds`) and write the ledger."""
     return session.backtest(models=models)
 
 
-@_command("print_tuned", example="trendcast tune lightgbm --minutes 60")
+@_command("print_tuned", example="trendcast tune lightgbm --minutes 60", networks=True)
 def tune(
     session: Session,
     model: Annotated[
@@ -386,7 +403,7 @@ def tune(
     return session.tune(model, minutes=minutes, trials=trials)
 
 
-@_command("print_customers", example="trendcast customers --json")
+@_command("print_customers", example="trendcast customers --json", networks=True)
 def customers(session: Session) -> Any:
     """Rank what each customer buys next and write the ledger; judged on days the blend was not tuned on."""
     return session.customers()
@@ -467,6 +484,7 @@ def audit(
 @_command(
     "print_reproduced",
     example="trendcast reproduce 20261124T170238-e6d127",
+    networks=True,
     failed=lambda found: not found["equal"],
 )
 def reproduce(

@@ -57,6 +57,7 @@ UNCOMMITTED = "uncommitted"
 JOURNAL = "journal.json"
 # Models a backtest trains once for all folds, kept until the commit.
 CHECKPOINTS = "checkpoints"
+COMMIT_ROWS = 1 << 18  # read at once
 
 
 @dataclass
@@ -221,12 +222,22 @@ class Run:
         """Append all staged rows and the run's own row, in one transaction."""
         with warehouse.transaction():
             for table, path, _ in self._staged:
-                rows = pq.read_table(path)
-                run_id = pa.repeat(pa.scalar(self.run_id), len(rows))
-                warehouse.append(project.relation(table), rows.add_column(0, "run_id", run_id))
+                with pq.ParquetFile(path) as staged:
+                    warehouse.append(project.relation(table), self._of_this_run(staged))
             self._append_row(warehouse, project, "committed")
         self._is_committed = True
         _tidy(self.directory)
+
+    def _of_this_run(self, staged: pq.ParquetFile) -> pa.RecordBatchReader:
+        """Return the rows of a staged file with the run's id in front, read a batch at a time."""
+        schema = staged.schema_arrow.insert(0, pa.field("run_id", pa.string()))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in staged.iter_batches(COMMIT_ROWS):
+                run_id = pa.repeat(pa.scalar(self.run_id), len(batch))
+                yield pa.RecordBatch.from_arrays([run_id, *batch.columns], schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def fail(self, warehouse: Warehouse, project: Project, error: BaseException) -> None:
         """Record that the run failed; none of its rows are kept. What is committed stays committed."""

@@ -34,7 +34,7 @@ from trendcast.dbt import BEFORE_LEDGER, FROM_LEDGER, Dbt
 from trendcast.errors import ArtifactError, DataError, Stopped, TrendcastError, UsageError, one_of
 from trendcast.features import Features
 from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
-from trendcast.models.backend import cores
+from trendcast.models.backend import DEVICE, REPLICAS, cores
 from trendcast.models.by_measure import in_order, of_measure
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.portfolio import listed
@@ -1022,8 +1022,8 @@ def _inputs(workspace: Workspace) -> dict[str, Any]:
 
 
 def threads(output: dict[str, Any]) -> dict[str, Any]:
-    """Return how many threads a run has: of dbt, of the machine, and what limits those of libraries."""
-    limits = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
+    """Return how many threads a run has: of dbt, of the machine, and what limits those of libraries or moves them to a device."""
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS", DEVICE, REPLICAS)
     return {
         "dbt": output.get("threads", 1),
         "duckdb": (output.get("settings") or {}).get("threads"),

@@ -189,6 +189,23 @@ def test_rows_before_a_series_began_are_missing(features: Features) -> None:
     assert 3 not in Design(features, [40], LAST_T).keys([40]).series
 
 
+def test_a_training_reads_a_sample_of_the_series_of_a_large_panel(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Design(features, [100], LAST_T)
+    monkeypatch.setattr("trendcast.design.TRAIN_SERIES", 5)
+    some, again = (Design(features, [100], LAST_T, seed=3) for _ in range(2))
+    assert len(some.series_id) == 5 < len(whole.series_id)
+    assert some.series_id == again.series_id == sorted(some.series_id)
+    assert Design(features, [100], LAST_T).series_id == whole.series_id  # a forecast is of all
+    # What is known of a series does not depend on which others are read.
+    keys = some.keys([100])
+    place = np.array([whole.series_id.index(name) for name in some.series_id], np.int32)
+    in_whole = replace(keys, series=place[keys.series])
+    numeric = slice(0, some.n_numeric)
+    np.testing.assert_array_equal(some.matrix(keys)[:, numeric], whole.matrix(in_whole)[:, numeric])
+
+
 def test_no_cutoff_stride_shares_a_factor_with_the_season(features: Features) -> None:
     for wanted in range(1, 60):
         config = LightGBMConfig(train_cutoffs=wanted)

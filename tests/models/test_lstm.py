@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 
 from tests.models.panels import read_panel
 from trendcast.errors import ArtifactError, UsageError
+from trendcast.models.backend import devices, use_device
 from trendcast.models.base import (
     QUANTILES,
     Forecast,
@@ -29,6 +31,7 @@ from trendcast.models.lstm import (
     LSTMForecaster,
     Sampler,
     _Trainer,
+    build_network,
 )
 from trendcast.panel import Panel, Roles
 
@@ -414,12 +417,13 @@ def test_two_fits_with_one_seed_are_identical_and_another_seed_is_not(small_pane
 
 
 def fitted_apart(**environment: str) -> str:
-    """The mean forecast, in hex, of a network of the default size that another process fits."""
+    """Among how many devices another process fits a network of the default size, and its mean forecast, in hex."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_lstm import WIDE, fit, make_panel, weekly_series\n"
         "panel = make_panel(weekly_series(30, 70))\n"
-        "print(fit(panel, WIDE).predict(panel).mean.tobytes().hex())\n"
+        "model = fit(panel, WIDE)\n"
+        "print(len(model.report['devices']), model.predict(panel).mean.tobytes().hex())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, __file__.rsplit("/", 1)[0]],
@@ -440,6 +444,63 @@ def test_other_processes_give_the_same_bits_on_any_number_of_threads(onednn):
         for n in ("1", "3")
     )
     assert one == three
+
+
+def test_a_batch_shared_among_devices_teaches_the_same():
+    """Two parts of the CPU stand for two GPUs; what is dropped is the same too, so only how sums round is other."""
+    alone, shared, uneven = (
+        fitted_apart(TRENDCAST_DEVICE="cpu", TRENDCAST_REPLICAS=n).split() for n in ("1", "2", "3")
+    )
+    assert [alone[0], shared[0], uneven[0]] == ["1", "2", "3"]
+    expected, *found = (
+        np.frombuffer(bytes.fromhex(text), np.float32) for _, text in (alone, shared, uneven)
+    )
+    for mean in found:
+        np.testing.assert_allclose(mean, expected, rtol=1e-4)
+    assert fitted_apart().split() == alone  # a CPU is one device unless told otherwise
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setenv("TRENDCAST_DEVICE", "auto")
+    assert devices()  # has TensorFlow begin: afterwards the CPU cannot be divided
+    monkeypatch.setenv("TRENDCAST_REPLICAS", "500")
+    with pytest.raises(UsageError, match=r"TRENDCAST_REPLICAS is 500, and TensorFlow has \d+"):
+        devices()
+    for wrong in ("0", "two", "-1"):
+        monkeypatch.setenv("TRENDCAST_REPLICAS", wrong)
+        with pytest.raises(UsageError, match=f"a whole number from 1 on; came: '{wrong}'"):
+            devices()
+    monkeypatch.delenv("TRENDCAST_REPLICAS")
+    with pytest.raises(UsageError, match=r"Unknown device 'gpus'. Did you mean 'gpu'\?"):
+        use_device("gpus")
+    monkeypatch.setattr("tensorflow.config.list_logical_devices", lambda kind: [])
+    with pytest.raises(UsageError, match="TensorFlow finds none on this machine"):
+        use_device("gpu")
+
+
+def test_gpus_are_used_where_they_are(monkeypatch):
+    """All of them, as many as are asked for, or none; there is no GPU where this runs, so TensorFlow's answer is made up."""
+    there = {"GPU": ["/device:GPU:0", "/device:GPU:1"], "CPU": ["/device:CPU:0"]}
+    monkeypatch.setattr(
+        "tensorflow.config.list_logical_devices",
+        lambda kind: [SimpleNamespace(name=name) for name in there[kind]],
+    )
+    for device in ("auto", "gpu"):
+        monkeypatch.setenv("TRENDCAST_DEVICE", device)
+        assert devices() == there["GPU"]
+    monkeypatch.setenv("TRENDCAST_REPLICAS", "1")
+    assert devices() == there["GPU"][:1]
+    monkeypatch.setenv("TRENDCAST_DEVICE", "cpu")
+    assert devices() == there["CPU"]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_long_histories_can_be_read_on_a_gpu(cell, weekly):
+    """What is padded is the beginning; cuDNN's kernels, which Keras takes by itself on a GPU, would refuse that."""
+    config = replace(TINY, cell=cell, context=20 * SEASON)
+    encoder = build_network(Frame.of(weekly, config), config).get_layer("encoder")
+    assert not encoder.unroll
+    assert encoder.use_cudnn is False
 
 
 def test_a_loaded_model_predicts_the_same(small_panel, tiny, tmp_path):

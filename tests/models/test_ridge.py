@@ -318,6 +318,28 @@ def test_explanations_add_up_to_the_mean(features: Features, fitted: ridge.Ridge
     assert set(explained["component"]) >= {"level", "season", "promotion"}
 
 
+def test_explanations_are_the_same_however_many_series_at_once(
+    features: Features, fitted: ridge.Ridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fitted.explain(features, LAST_T - 1)
+    monkeypatch.setattr(ridge, "BATCH_ROWS", 2 * HORIZON + 1)
+    assert fitted.explain(features, LAST_T - 1).equals(expected)
+
+
+def test_what_a_sample_of_the_series_teaches_serves_all(
+    features: Features, fitted: ridge.Ridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fitted.forecast(features, LAST_T - 1)
+    n_series = len(set(expected.column("series_id").to_pylist()))
+    for module in ("trendcast.design", "trendcast.models.ridge"):
+        monkeypatch.setattr(f"{module}.TRAIN_SERIES", n_series - 2)
+    model = ridge.Ridge()
+    model.fit(features, LAST_T - 1, 1, lambda _: None)
+    found = model.forecast(features, LAST_T - 1)
+    assert found.select(["series_id", "lead"]) == expected.select(["series_id", "lead"])
+    assert not np.array_equal(found.column("mean"), expected.column("mean"))
+
+
 def test_training_never_reads_a_target_after_its_end(
     tables: dict[str, np.ndarray], features: Features
 ) -> None:

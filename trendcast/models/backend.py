@@ -1,4 +1,4 @@
-"""TensorFlow and LightGBM, imported when a model first needs them, and how many threads they work in."""
+"""TensorFlow and LightGBM, imported when a model first needs them, and where and in how many threads they work."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import tempfile
 from contextlib import suppress
 from typing import Any
 
+from trendcast.errors import UsageError, one_of
+
 SPINS = "1000"
 MOST_CORES = 8  # more would wait longer for each other than they save
 THREADS = 4  # of TensorFlow, whatever the machine has: how a sum is shared among threads decides its last bits
+DEVICES = ("auto", "cpu", "gpu")
+# What a process works on is settled when TensorFlow begins, and for its children too: so the environment keeps it.
+DEVICE, REPLICAS = "TRENDCAST_DEVICE", "TRENDCAST_REPLICAS"
 
 
 def cores() -> int:
@@ -41,10 +46,85 @@ def import_tensorflow() -> None:
         _import_quietly()
     import tensorflow as tf
 
+    # Too late where the program that calls us has computed with TensorFlow before: `devices` says so if it matters.
+    with suppress(RuntimeError):
+        if device() == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        if (n := replicas()) and not tf.config.get_visible_devices("GPU"):
+            parts = [tf.config.LogicalDeviceConfiguration() for _ in range(n)]
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, parts)
     if tf.config.threading.get_intra_op_parallelism_threads() != THREADS:
         # Too late where the program that calls us has computed with TensorFlow before: it keeps its threads.
         with suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+
+
+def use_device(name: str | None) -> None:
+    """Say what TensorFlow works on in this process: ``auto`` (a GPU where there is one), ``cpu`` or ``gpu``.
+
+    Parameters
+    ----------
+    name
+        None leaves it at what ``TRENDCAST_DEVICE`` says, ``auto`` by default.
+
+    Raises
+    ------
+    UsageError
+        Another name; ``gpu`` where there is none.
+    """
+    if name is not None:
+        os.environ[DEVICE] = _known(name)
+    if device() == "gpu":
+        devices()  # now, not when a model is trained half an hour later
+
+
+def device() -> str:
+    """Return what was asked for, see `use_device`."""
+    return _known(os.environ.get(DEVICE) or "auto")
+
+
+def _known(name: str) -> str:
+    if name not in DEVICES:
+        raise one_of("device", name, list(DEVICES))
+    return name
+
+
+def replicas() -> int | None:
+    """Return among how many devices ``TRENDCAST_REPLICAS`` shares a batch; None: all GPUs, or the one CPU."""
+    text = os.environ.get(REPLICAS)
+    if not text:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"{REPLICAS} must be a whole number from 1 on; came: {text!r}.")
+    return int(text)
+
+
+def devices() -> list[str]:
+    """Return the devices that share a batch of training: GPUs, or else the CPU, which ``TRENDCAST_REPLICAS`` divides.
+
+    Raises
+    ------
+    UsageError
+        There is no GPU and one was asked for, or there are fewer devices than replicas.
+    """
+    import_tensorflow()
+    import tensorflow as tf
+
+    asked, wanted = device(), replicas()
+    gpus = [] if asked == "cpu" else tf.config.list_logical_devices("GPU")
+    if asked == "gpu" and not gpus:
+        raise UsageError(
+            "The device gpu was asked for, and TensorFlow finds none on this machine. Install the extra `gpu` "
+            "(pip install 'trendcast[gpu]') beside NVIDIA's driver, or use --device cpu, or auto, which takes a GPU where there is one."
+        )
+    found = [each.name for each in gpus or tf.config.list_logical_devices("CPU")]
+    if wanted and wanted > len(found):
+        raise UsageError(
+            f"{REPLICAS} is {wanted}, and TensorFlow has {len(found)}: {', '.join(found)}. Set it to {len(found)} at most, or, "
+            "on a CPU, before anything else in the process uses TensorFlow."
+        )
+    return found[:wanted]
 
 
 def _import_quietly() -> None:

@@ -196,6 +196,7 @@ class LightGBM:
             end_t,
             max_values=config.max_categories,
             silent=features.too_young(end_t),
+            seed=seed,
         )
         self._about = {"names": design.names, "categories": design.categories}
         sample = _sample(design, config, cutoffs, windows, seed)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trendcast.errors import ArtifactError
-from trendcast.models.backend import import_tensorflow
+from trendcast.models.backend import devices, import_tensorflow
 from trendcast.models.base import (
     QUANTILES,
     Choice,
@@ -585,7 +585,9 @@ def build_network(frame: Frame, config: LSTMConfig) -> Any:
     cell = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}[config.cell]
     patches = layers.Dense(config.units, activation="gelu", name="patches")(past)
     # Few steps are unrolled: a graph without a loop runs faster, but takes longer to trace.
-    state = cell(config.units, unroll=steps <= 16, name="encoder")(patches, mask=mask)
+    # What is padded is the beginning, and cuDNN's kernels take padding at the end only.
+    fused = {} if config.cell == "rnn" else {"use_cudnn": False}
+    state = cell(config.units, unroll=steps <= 16, name="encoder", **fused)(patches, mask=mask)
     context = [state, present]
     if frame.static_columns:
         static = keras.Input((len(frame.static_columns),), dtype="int32", name="static")
@@ -636,18 +638,73 @@ def _loss(output: Any, z: Any, weight: Any) -> Any:
     return ops.mean(weight[:, None] * (poisson + 4.0 * pinball))
 
 
-def _train_step(network: Any, optimizer: Any) -> Any:
+def _train_step(network: Any, optimizer: Any, places: Sequence[str]) -> Any:
+    """Return the function that learns from a batch, its windows shared among devices.
+
+    Each device has its part of the windows; the parts' gradients are summed and the weights, which the first device has,
+    change once. So the batch is the same on any number of devices, masks of dropout too, and the sum is all that rounds
+    otherwise.
+    """
     import tensorflow as tf
 
+    variables = network.trainable_variables
+    trained, masked = _with_masks(network) if len(places) > 1 else (network, [])
+
     def step(inputs: Any, z: Any, weight: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = _loss(network(inputs, training=True), z, weight)
-        optimizer.apply(
-            tape.gradient(loss, network.trainable_variables), network.trainable_variables
-        )
-        return loss
+        size = len(z)
+        bounds = [size * k // len(places) for k in range(len(places) + 1)]
+        masks = [drop(tf.ones((size, *drop.output.shape[1:])), training=True) for drop, _ in masked]
+        losses, gradients = [], []
+        for place, start, stop in zip(places, bounds[:-1], bounds[1:], strict=True):
+            part = slice(start, stop)
+            with tf.device(place), tf.GradientTape() as tape:
+                for (_, layer), mask in zip(masked, masks, strict=True):
+                    layer.mask = mask[part]
+                mine = {name: values[part] for name, values in inputs.items()}
+                output = trained(mine, training=True)
+                loss = _loss(output, z[part], weight[part]) * ((stop - start) / size)
+            losses.append(loss)
+            gradients.append(tape.gradient(loss, variables))
+        optimizer.apply([_sum(parts) for parts in zip(*gradients, strict=True)], variables)
+        return tf.add_n(losses)
 
     return tf.function(step, reduce_retracing=True)
+
+
+def _with_masks(network: Any) -> tuple[Any, list[tuple[Any, Any]]]:
+    """Return a network with the same weights that multiplies by masks instead of drawing what is dropped.
+
+    With it, pairs of a layer that drops and the one in its place, whose ``mask`` is to be set: drawn for a whole batch it
+    is the same however the batch is shared.
+    """
+    import keras
+
+    class Masked(keras.layers.Layer):  # type: ignore[misc]
+        mask = 1.0
+
+        def call(self, inputs: Any) -> Any:
+            return inputs * self.mask
+
+    pairs: list[tuple[Any, Any]] = []
+
+    def in_place_of(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Dropout):
+            return layer
+        pairs.append((layer, Masked()))
+        return pairs[-1][1]
+
+    return keras.models.clone_model(network, clone_function=in_place_of), pairs
+
+
+def _sum(gradients: Sequence[Any]) -> Any:
+    """Return the sum of the devices' gradients; one of an embedding is rows, and theirs are put together."""
+    import tensorflow as tf
+
+    first = gradients[0]
+    if not isinstance(first, tf.IndexedSlices):
+        return tf.add_n(gradients)
+    values, indices = ([getattr(g, name) for g in gradients] for name in ("values", "indices"))
+    return tf.IndexedSlices(tf.concat(values, 0), tf.concat(indices, 0), first.dense_shape)
 
 
 def _deterministic(seed: int) -> None:
@@ -705,6 +762,7 @@ class LSTMForecaster:
             "seed": seed,
             "train_end": panel.end,
             "n_series": panel.n_series,
+            "devices": devices(),
             "parameters": int(self.networks[0].count_params()),
             "runs": runs,
         }
@@ -950,7 +1008,7 @@ class _Trainer:
         )
         optimizer = keras.optimizers.Adam(schedule, global_clipnorm=config.clip_norm)
         optimizer.build(network.trainable_variables)
-        step = _train_step(network, optimizer)
+        step = _train_step(network, optimizer, devices()[: config.batch_size])
         losses = []
         for epoch in range(epochs):
             total = 0.0

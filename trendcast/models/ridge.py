@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from trendcast.design import BATCH_ROWS, Design, Keys
+from trendcast.design import BATCH_ROWS, TRAIN_SERIES, Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import QUANTILES, Forecast, ModelError, read_artifact
 from trendcast.models.explanations import explanation_table
@@ -133,7 +133,7 @@ class Ridge:
         if not pairs:
             raise _too_short(features)
         silent = features.too_young(end_t)
-        design = Design(features, list(pairs), end_t, wide=False, silent=silent)
+        design = Design(features, list(pairs), end_t, wide=False, silent=silent, seed=seed)
         keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
         rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
         columns = design.columns
@@ -190,14 +190,19 @@ class Ridge:
         fit = self._fitted(design)
         keys = design.keys([cutoff_t])
         names = [*fit.component_names, "floor"]
-        parts = np.empty((len(keys), len(names)))
-        for rows in _slices(len(keys)):
-            parts[rows, :-1] = fit.parts(_Rows.of(design, keys.take(rows)))
-        parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
-        shape = len(keys) // design.horizon, design.horizon, len(names)
-        return explanation_table(
-            _names(design, keys), cutoff_t, features.dates, names, parts.reshape(shape)
-        )
+        series, horizon = _names(design, keys), design.horizon
+        at_once = max(1, BATCH_ROWS // horizon)
+        tables = []
+        # A batch of series at a time: every part of every forecast at once would take gigabytes before the first row.
+        for start in range(0, len(series), at_once):
+            some = series[start : start + at_once]
+            rows = keys.take(slice(start * horizon, (start + len(some)) * horizon))
+            parts = np.empty((len(rows), len(names)))
+            parts[:, :-1] = fit.parts(_Rows.of(design, rows))
+            parts[:, -1] = np.maximum(-parts[:, :-1].sum(axis=1), 0)
+            shaped = parts.reshape(len(some), horizon, len(names))
+            tables.append(explanation_table(some, cutoff_t, features.dates, names, shaped))
+        return pa.concat_tables(tables)
 
     def coefficients(self) -> pa.Table:
         """Coefficients with the penalty, and what was dropped as collinear."""
@@ -351,7 +356,7 @@ def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]
     settings = features.settings
     stride, season, horizon = settings.train_stride, settings.season_length, settings.horizon
     first = max(features.first_t, end_t - settings.train_periods)
-    n_rows = features.n_series * ((end_t - first) // stride + 1) * horizon
+    n_rows = min(features.n_series, TRAIN_SERIES) * ((end_t - first) // stride + 1) * horizon
     every = -(-n_rows // settings.train_rows)
     # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
     while every > 1 and math.gcd(every, 2 * stride * season) > 1:

@@ -45,58 +45,7 @@ points as (
 
 ),
 
--- By lag, for the panel has no gaps: the last seasons' errors of a series come out together, which is what
--- keeps the aggregation below within memory.
-lagged as (
-
-    select
-        series_id,
-        {% for distance in distances %}
-        y - {{ trendcast.lag_of('y', distance) }} as error_{{ distance }},
-        {% endfor %}
-        {% if trendcast.forecasts_prices() %}
-        actual is not null as is_observed,
-        {% endif %}
-        t
-    from {{ ref('ftr_history') }}
-
-),
-
-errors as (
-
-    {% for distance in distances %}
-    select
-        series_id,
-        t,
-        {{ 'is_observed,' if trendcast.forecasts_prices() }}
-        {{ distance }} as season_back,
-        error_{{ distance }} as error
-    from lagged
-    where error_{{ distance }} is not null
-    {{ 'union all' if not loop.last }}
-    {% endfor %}
-
-),
-
-spread as (
-
-    select
-        cutoffs.cutoff_t,
-        errors.series_id,
-        errors.season_back,
-        count(*) as n_errors,
-        {{ trendcast.quantiles('errors.error', trendcast.quantile_levels().values()) }} as error_quantiles
-    from errors
-    inner join {{ ref('int_cutoffs') }} as cutoffs
-        on errors.t <= cutoffs.cutoff_t and errors.t > cutoffs.cutoff_t - {{ error_periods }}
-    {% if trendcast.forecasts_prices() %}
-    {{ trendcast.join_measure('errors.series_id') }}
-    -- A price carried forward over periods without a sale is no forecast that came true.
-    where {{ trendcast.measure_of('measured') }} <> 'average_price' or errors.is_observed
-    {% endif %}
-    group by 1, 2, 3
-
-)
+{{ trendcast.naive_spread(distances, error_periods) }}
 
 select
     points.series_id,
