@@ -144,6 +144,13 @@ class Panel:
         return {name for name, needed in self.known_needs if needed > periods}
 
     @property
+    def is_past_known(self) -> BoolArray:
+        """Which rows of ``known`` are of periods up to ``end``, [R + N * H]."""
+        past = np.ones(len(self.known), dtype=bool)
+        past[(self.known_offsets[1:, None] - np.arange(1, self.horizon + 1)).ravel()] = False
+        return past
+
+    @property
     def lengths(self) -> IntArray:
         """Number of rows of each series, [N]."""
         return np.diff(self.offsets)

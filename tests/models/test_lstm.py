@@ -297,6 +297,26 @@ def test_what_needs_a_longer_history_is_not_learnt_from(weekly, needed):
     assert said_nothing == (needed > 182)
 
 
+@pytest.mark.parametrize(("seen", "planned", "says"), [(0.0, 1.0, 0.0), (1.0, 9.0, 1.0)])
+def test_what_was_never_seen_counts_as_the_nearest_that_was(weekly, seen, planned, says):
+    """A promotion that comes for the first time must not meet weights that nothing has trained."""
+    column = weekly.known_columns.index("day_3")
+    past = weekly.is_past_known
+    known = weekly.known.copy()
+    known[:, column] *= seen
+    known[~past, column] = says
+    expected = fit(replace(weekly, known=known), TINY)
+    known[~past, column] = planned
+    came = fit(replace(weekly, known=known), TINY)
+    panel = replace(weekly, known=known)
+    np.testing.assert_array_equal(came.predict(panel).mean, expected.predict(panel).mean)
+    known[~past, column] = says
+    np.testing.assert_array_equal(
+        came.predict(panel).mean, came.predict(replace(weekly, known=known)).mean
+    )
+    assert np.all(known[past, column].max() == seen)
+
+
 # --- Windows ---
 
 

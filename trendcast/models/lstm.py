@@ -41,9 +41,9 @@ from trendcast.models.base import (
     read_artifact,
 )
 from trendcast.models.explanations import in_units, largest, shapley
-from trendcast.panel import FloatArray, IntArray, Panel, Windows
+from trendcast.panel import BoolArray, FloatArray, IntArray, Panel, Windows
 
-FORMAT = 3  # of the JSON beside the weights
+FORMAT = 4  # of the JSON beside the weights
 CELLS = ("lstm", "gru", "rnn")
 REFITS = ("none", "continue", "full")
 MOST_GROUPS = 6  # components told apart: every set of them is a forecast of its own
@@ -59,6 +59,7 @@ SPARE_BASE = 0.02  # of the level: lets a series whose recent history is all zer
 REACH, LEAST_REACH, LEAST_CHANGES = 10.0, 0.02, 4
 
 ENDLESS = 1e30  # a standard deviation: what is divided by it says nothing
+STANDARD_LIMIT = 8.0  # standard deviations from the mean, at most
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -232,7 +233,7 @@ class Frame:
             constants={
                 "history": _moments(panel.history),
                 "season": _moments(panel.season),
-                "known": _moments(panel.known, panel.known_columns, panel.too_young),
+                "known": _moments(panel.known, panel.is_past_known, _silent(panel)),
             },
         )
 
@@ -381,8 +382,9 @@ class Frame:
         return out
 
     def _standard(self, role: str, values: FloatArray) -> FloatArray:
-        mean, std = (np.asarray(c, np.float32) for c in self.constants[role])
-        out: FloatArray = np.clip((values - mean) / std, -8, 8)
+        """Return values in standard deviations from the mean, none beyond what training has seen."""
+        mean, std, low, high = (np.asarray(c, np.float32) for c in self.constants[role])
+        out: FloatArray = np.clip((values - mean) / std, low, high)
         return out
 
     def places(self, components: Mapping[str, str]) -> dict[str, list[tuple[str, int, float]]]:
@@ -451,21 +453,46 @@ class Frame:
         }
 
 
+def _silent(panel: Panel) -> list[int]:
+    """Return the positions of the known columns that there is nothing to learn from yet."""
+    return [j for j, name in enumerate(panel.known_columns) if name in panel.too_young]
+
+
 def _moments(
-    values: FloatArray, names: tuple[str, ...] = (), silent: Collection[str] = ()
+    values: FloatArray, seen: BoolArray | None = None, silent: Collection[int] = ()
 ) -> list[list[float]]:
-    """Return each column's mean and standard deviation, reading a shard of rows at a time; a silent one's is endless."""
-    n, k = values.shape
-    total, square = np.zeros(k), np.zeros(k)
-    for at in range(0, n, 1 << 18):
-        part = values[at : at + (1 << 18)].astype(np.float64)
+    """Return what standardises each column: its mean and standard deviation, then its least and greatest value in these.
+
+    Reads a shard of rows at a time. What a network has never seen it knows nothing of, not even that it changes nothing:
+    an input is held within what training saw of it, and one that never varied is silent, its standard deviation endless.
+
+    Parameters
+    ----------
+    values : array [R, K]
+    seen : array [R], optional
+        The rows to look at; all, by default.
+    silent
+        Positions of more columns to silence.
+    """
+    k = values.shape[1]
+    n, total, square = 0, np.zeros(k), np.zeros(k)
+    low, high = np.full(k, np.inf), np.full(k, -np.inf)
+    for at in range(0, len(values), 1 << 18):
+        part = values[at : at + (1 << 18)]
+        part = (part if seen is None else part[seen[at : at + (1 << 18)]]).astype(np.float64)
+        n += len(part)
         total += part.sum(axis=0)
         square += (part**2).sum(axis=0)
+        low, high = (
+            np.minimum(low, part.min(axis=0, initial=np.inf)),
+            np.maximum(high, part.max(axis=0, initial=-np.inf)),
+        )
     mean = total / max(n, 1)
     std = np.sqrt(np.maximum(square / max(n, 1) - mean**2, 0))
-    std = np.where(std > 1e-6, std, 1.0)
-    std[[j for j, name in enumerate(names) if name in silent]] = ENDLESS
-    return [mean.tolist(), std.tolist()]
+    std = np.where(std > 1e-6, std, ENDLESS)
+    std[list(silent)] = ENDLESS
+    bounds = [np.clip((b - mean) / std, -STANDARD_LIMIT, STANDARD_LIMIT) for b in (low, high)]
+    return [column.tolist() for column in (mean, std, *bounds)]
 
 
 def _smallest(y: FloatArray) -> float:
