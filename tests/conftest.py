@@ -125,7 +125,7 @@ class Shop:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1200,
         )
 
     def json(self, *args: str) -> Any:
