@@ -98,10 +98,10 @@ class Shop:
             yield
 
     def command(self, *args: str) -> list[str]:
-        """Return the command line of ``trendcast <args>`` on this shop; later options win."""
+        """Return the command line of ``trendcast <args>`` on this shop, the first its name; later options win."""
         at = ["--project-dir", str(self.project_dir), "--profiles-dir", str(REPO / "profiles")]
         with_vars = ["--vars", json.dumps(self.vars)] if self.vars else []
-        return [sys.executable, "-m", "trendcast", args[0], *at, *with_vars, *args[1:]]
+        return [sys.executable, "-m", "trendcast", *args[0].split(), *at, *with_vars, *args[1:]]
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run ``trendcast <args>`` in this process, which has imported everything; whatever it exits with."""
@@ -125,7 +125,7 @@ class Shop:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1200,
         )
 
     def json(self, *args: str) -> Any:
@@ -202,12 +202,14 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that is all about the demo and end with those that look at it too, for its run takes long."""
+    """Begin with the files that take longest, Spark's and the one that is all about the demo; end with those that look at it too."""
     about: dict[Path, list[bool]] = {}
     for item in items:
         about.setdefault(item.path, []).append("demo_run" in getattr(item, "fixturenames", ()))
     share = {path: sum(tests) / len(tests) for path, tests in about.items()}
-    items.sort(key=lambda item: 0 if share[item.path] > 0.5 else 1 + (share[item.path] > 0))
+    first = {item.path for item in items if item.get_closest_marker("spark")}
+    first |= {path for path, demos in share.items() if demos > 0.5}
+    items.sort(key=lambda item: 0 if item.path in first else 1 + (share[item.path] > 0))
 
 
 def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Shop]) -> Shop:

@@ -143,9 +143,15 @@ def missing() -> str | None:
         import pyspark.sql.connect  # noqa: F401
     except ImportError as error:
         return f"{error.name or error} is not installed (extra: spark)"
-    if shutil.which("java") or os.environ.get("JAVA_HOME"):
-        return None
-    return "no Java is installed (Debian: openjdk-17-jre-headless)"
+    from trendcast.warehouse.spark import java_version
+
+    version = java_version()
+    if version != "17":
+        found = f"Java {version} is there" if version else "there is no Java"
+        return f"Spark needs Java 17 and {found} (Debian: openjdk-17-jre-headless; else JAVA_HOME)"
+    if not shutil.which("ps") or not shutil.which("pgrep"):
+        return "ps and pgrep are not installed (Debian: procps)"
+    return None
 
 
 @contextmanager

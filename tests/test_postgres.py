@@ -295,16 +295,7 @@ def test_the_marts_commands_and_the_report(small: PostgresShop, tmp_path: Path) 
     assert "series" in done(small, "whatif", "--set", "price=-10%", "--where", "product_id=tea")
     (row,) = small.query("select count(*) as n from analytics_marts.fct_scenarios")
     assert row["n"] == 1
-    python, m, package, *options = small.command("inventory")
-    ran = subprocess.run(
-        [python, m, package, "simulate", *options],
-        env=small.environment,
-        cwd=small.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0 and "normal safety stock" in ran.stdout, ran.stderr + ran.stdout
+    assert "normal safety stock" in done(small, "simulate inventory")
     page = tmp_path / "report.html"
     done(small, "tune", "classical", "--trials", "1")
     (row,) = small.query("select count(*) as n from analytics_trendcast.tuning_trials")

@@ -46,6 +46,7 @@ from trendcast.warehouse import connect, is_server, place, run_alone
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from trendcast.features import Cutoff
     from trendcast.models import Model
     from trendcast.warehouse import Warehouse
 
@@ -484,10 +485,11 @@ def _backtest(
                 else:
                     _fit(model, features, folds[-1].t, progress)
                     current.keep_checkpoint(name, model.save)
-            for fold in left:
-                if model.refits_each_fold:
-                    _fit(model, features, fold.t, progress)
-                rows = shards.forecast(model, features, fold.t)
+
+            def fit(fold: Cutoff, model: Model = model) -> None:
+                _fit(model, features, fold.t, progress)
+
+            for fold, rows in shards.backtest(model, features, left, fit):
                 came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
                 current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
 

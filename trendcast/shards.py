@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trendcast.features import Features
 from trendcast.models import create
@@ -23,8 +24,9 @@ from trendcast.warehouse import quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from trendcast.features import Cutoff
     from trendcast.models import Model
     from trendcast.project import Project
 
@@ -43,16 +45,15 @@ class Scorer:
     Parameters
     ----------
     files
-        Content of the model's files, by their path within its folder.
+        For each cutoff to forecast from, the content of the model's files by their path within its folder.
     shared
         Tables of `SHARED`, as Arrow streams: what goes over the wire must not depend on how it is pickled.
     """
 
     name: str
-    files: dict[str, bytes]
+    files: dict[int, dict[str, bytes]]
     shared: dict[str, bytes]
     project: Project
-    cutoff_t: int
 
     def __call__(self, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Forecast a shard's series, given their rows of the feature tables."""
@@ -63,15 +64,16 @@ class Scorer:
                 warehouse.lookup(name, pa.ipc.open_stream(stream).read_all())
             relations = {name: quote(name) for name in (*tables, *self.shared)}
             features = Features(warehouse, replace(self.project, relations=relations))
-            return self._model().forecast(features, self.cutoff_t).cast(FORECAST_SCHEMA)
+            rows = [self._model(files).forecast(features, t) for t, files in self.files.items()]
+            return pa.concat_tables(table.cast(FORECAST_SCHEMA) for table in rows)
 
-    def _model(self) -> Model:
+    def _model(self, files: dict[str, bytes]) -> Model:
         """Load the model, once in a process however many shards it scores."""
-        digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
+        digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
         if digest not in _loaded:
             model = create(self.name, self.project.settings.measures)
             with TemporaryDirectory() as folder:
-                for name, content in self.files.items():
+                for name, content in files.items():
                     path = Path(folder) / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
@@ -83,32 +85,76 @@ class Scorer:
 
 def forecast(model: Model, features: Features, cutoff_t: int) -> pa.Table:
     """Forecast every series from a cutoff: by the engine's workers, where it has any and the model allows, else here."""
-    if not (features.has_workers and model.scores_by_series):
-        return model.forecast(features, cutoff_t)
+    if _has_workers(features, model):
+        return _by_workers(features, model, {cutoff_t: _stored(model)})
+    return model.forecast(features, cutoff_t)
+
+
+def backtest(
+    model: Model, features: Features, folds: Sequence[Cutoff], fit: Callable[[Cutoff], None]
+) -> Iterator[tuple[Cutoff, pa.Table]]:
+    """Forecast every series from each fold's cutoff, as `forecast` does; the engine's workers make all folds in one job.
+
+    Parameters
+    ----------
+    fit
+        Has the model learn what a fold may know; called before the fold is forecast where the model `refits_each_fold`.
+    """
+    if not _has_workers(features, model):
+        for fold in folds:
+            if model.refits_each_fold:
+                fit(fold)
+            yield fold, model.forecast(features, fold.t)
+        return
+    files: dict[int, dict[str, bytes]] = {}
+    for fold in folds:
+        if model.refits_each_fold:
+            fit(fold)
+        if model.refits_each_fold or not files:
+            stored = _stored(model)
+        files[fold.t] = stored
+    if files:
+        rows = _by_workers(features, model, files)
+        for fold in folds:
+            yield fold, rows.filter(pc.equal(rows.column("cutoff"), fold.date))
+
+
+def _has_workers(features: Features, model: Model) -> bool:
+    return features.has_workers and model.scores_by_series
+
+
+def _stored(model: Model) -> dict[str, bytes]:
+    """Return the content of a model's files by their path."""
     with TemporaryDirectory() as folder:
-        files = {
+        return {
             str(path.relative_to(folder)): path.read_bytes() for path in model.save(Path(folder))
         }
+
+
+def _by_workers(features: Features, model: Model, files: dict[int, dict[str, bytes]]) -> pa.Table:
+    """Have the engine's workers forecast from several cutoffs, each with the model's files for it."""
     shared = {
         name: _stream(features.query(f"select * from {features.relation(name)}")) for name in SHARED
     }
     rows = features.by_shard(
-        _queries(features, cutoff_t),
-        Scorer(model.name, files, shared, features.project, cutoff_t),
+        _queries(features, list(files)),
+        Scorer(model.name, files, shared, features.project),
         FORECAST_SCHEMA,
         SHARD_ROWS,
     )
     return rows.sort_by(KEYS)
 
 
-def _queries(features: Features, cutoff_t: int) -> dict[str, str]:
-    """What a model may read of each series: nothing later than the cutoff, but for what was known in advance."""
-    known_t = cutoff_t + features.settings.horizon
+def _queries(features: Features, cutoffs: Sequence[int]) -> dict[str, str]:
+    """What a model may read of each series: nothing later than the last cutoff, but for what was known in advance."""
+    last_t = max(cutoffs)
+    known_t = last_t + features.settings.horizon
+    listed = ", ".join(map(str, cutoffs))
     until = {
         "int_series": "true",
         "ftr_static": "true",
-        "ftr_cutoff": f"t = {cutoff_t:d}",
-        "ftr_history": f"t <= {cutoff_t:d}",
+        "ftr_cutoff": f"t in ({listed})",
+        "ftr_history": f"t <= {last_t:d}",
         "ftr_known": f"t <= {known_t:d}",
     }
     return {

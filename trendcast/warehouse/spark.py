@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import subprocess
 import sys
 import warnings
 from contextlib import contextmanager, suppress
@@ -75,6 +76,9 @@ class SparkWarehouse:
         logging.getLogger("SQLQueryContextLogger").disabled = True
         # Where the server is a new one its executors run this Python.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if where.startswith("local"):
+            # It and its executors talk on loopback, whatever this machine is called and whether that name is known.
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
@@ -92,8 +96,8 @@ class SparkWarehouse:
                 folder = session.conf.get("spark.sql.warehouse.dir", "")
             except (PySparkException, OSError) as error:
                 raise WarehouseError(
-                    f"Spark ({where}) cannot be opened: {_said(error)}. A local server needs Java 17 (JAVA_HOME); else check the "
-                    "profile's spark.remote (TRENDCAST_SPARK_REMOTE)."
+                    f"Spark ({where}) cannot be opened: {_said(error)}. A local server needs Java 17 (JAVA_HOME), and there is "
+                    f"{java_version() or 'none'}; else check the profile's spark.remote (TRENDCAST_SPARK_REMOTE)."
                 ) from error
         _require_folder(settings, folder or "")
         return cls(session, str(output["schema"]), read_only=read_only)
@@ -192,7 +196,8 @@ class SparkWarehouse:
         """
         with _errors():
             frames = {name: self._sql(sql) for name, sql in queries.items()}
-            rows = sum(frame.count() for frame in frames.values())
+            counts = (f"(select count(*) from ({sql}) as counted)" for sql in queries.values())
+            rows = self._sql(f"select {' + '.join(counts)} as n").toArrow().column("n")[0].as_py()
             shards = max(
                 -(-rows // shard_rows), int(self._session.conf.get("spark.sql.shuffle.partitions"))
             )
@@ -332,6 +337,18 @@ class SparkWarehouse:
     def _require_writable(self) -> None:
         if self._read_only:
             raise WarehouseError("This session is read-only: it was opened to read.")
+
+
+def java_version() -> str | None:
+    """Return the number of the Java that a local server would be started with; None where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else "java"
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    found = re.search(r'version "(\d+)', said.stderr)
+    return found[1] if found else None
 
 
 def _require_folder(settings: Mapping[str, str], folder: str) -> None:
