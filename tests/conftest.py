@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -210,6 +210,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {item.path for item in items if item.get_closest_marker("spark")}
     first |= {path for path, demos in share.items() if demos > 0.5}
     items.sort(key=lambda item: 0 if item.path in first else 1 + (share[item.path] > 0))
+
+
+def skip_or_fail(missing: str, require: str) -> NoReturn:
+    """Skip what cannot be tested here, saying why; fail where the variable ``require`` is set, as in CI."""
+    if os.environ.get(require):
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[], Shop]) -> Shop:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
-from tests.conftest import Rows, Shop, as_table
+from tests.conftest import Rows, Shop, as_table, skip_or_fail
 
 REQUIRE = "TRENDCAST_REQUIRE_POSTGRES"
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "jit=off")
@@ -116,10 +115,7 @@ def running() -> Iterator[Server]:
     """Start a server with a data folder that is gone afterwards; skip loudly, or fail, where none is installed."""
     why = missing()
     if why:
-        text = f"{why}: NOTHING was tested on Postgres"
-        if os.environ.get(REQUIRE):
-            pytest.fail(text)
-        pytest.skip(text)
+        skip_or_fail(f"{why}: NOTHING was tested on Postgres", REQUIRE)
     programs = binaries()
     assert programs is not None
     # Not below pytest's folder, which only its own user may enter.

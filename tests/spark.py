@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.conftest import REPO, Rows, Shop, as_table
+from tests.conftest import REPO, Rows, Shop, as_table, skip_or_fail
 from trendcast.project import read_output
 
 REQUIRE = "TRENDCAST_REQUIRE_SPARK"
@@ -159,10 +159,7 @@ def running(folder: Path) -> Iterator[Cluster]:
     """Have a cluster while inside; skip loudly, or fail, where Spark is not installed."""
     why = missing()
     if why:
-        text = f"{why}: NOTHING was tested on Spark"
-        if os.environ.get(REQUIRE):
-            pytest.fail(text)
-        pytest.skip(text)
+        skip_or_fail(f"{why}: NOTHING was tested on Spark", REQUIRE)
     cluster = Cluster(folder)
     (folder / "server").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:

@@ -29,7 +29,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.conftest import REPO, Shop
+from tests.conftest import REPO, Shop, skip_or_fail
 from trendcast.models import model_names
 from trendcast.pipeline import Workspace
 from trendcast.report import Content, read, render
@@ -338,12 +338,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
     binary = next((found for name in names if (found := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
     if not binary or not driver:
-        missing = (
-            "chromium and chromedriver are not installed: the report was NOT opened in a browser"
+        skip_or_fail(
+            "chromium and chromedriver are not installed: the report was NOT opened in a browser",
+            "TRENDCAST_REQUIRE_BROWSER",
         )
-        if os.environ.get("TRENDCAST_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
