@@ -20,12 +20,14 @@ class Package:
     """What the generic tests call of the package."""
 
     def __init__(self, environment: Environment) -> None:
-        for name in ("metrics", "shop"):
+        for name in ("metrics", "shop", "engines"):
             source = (REPO / "dbt_project" / "macros" / f"{name}.sql").read_text()
             module = environment.from_string(source, globals={"trendcast": self}).module
             self.__dict__.update(
                 {macro: getattr(module, macro) for macro in dir(module) if macro[0] != "_"}
             )
+
+        self.where_maybe_copied = self.__dict__["duckdb__where_maybe_copied"]
 
     @staticmethod
     def settings() -> dict[str, int]:

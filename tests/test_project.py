@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPO
 from trendcast.dbt import Dbt
-from trendcast.errors import ProjectError, UsageError
+from trendcast.errors import DbtError, ProjectError, UsageError
 from trendcast.project import (
     FEATURE_MODELS,
     Project,
@@ -296,3 +296,36 @@ def test_a_selection_matches_models_by_name_and_tag(dbt: Dbt, manifest: dict[str
     ledger = ["backtests", "coefficients", "explanations", "forecasts", "next_purchases"]
     ledger += ["runs", "scenarios", "tuning_trials", "weights"]
     assert sorted(matched) == sorted(["ftr_known", *ledger])
+
+
+def test_what_had_too_little_memory_side_by_side_is_built_again_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "dbt_project.yml": "{name: shop, version: '1.0', profile: trendcast, models: {+materialized: table}}",
+        "models/small.sql": "select 1 as x",
+        "models/big.sql": (
+            "select {{ \"error('Out of Memory Error: of the test')\" if target.threads > 1 else 1 }} as x "
+            "from {{ ref('small') }}"
+        ),
+        "models/after.sql": "select x from {{ ref('big') }}",
+        "models/wrong.sql": "select error('{{ var('wrong') }}') as x",
+    }
+    (tmp_path / "models").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("TRENDCAST_DUCKDB_PATH", str(tmp_path / "shop.duckdb"))
+    monkeypatch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
+    vars = {"wrong": "Out of Memory Error: whatever runs beside it"}
+    dbt = Dbt(tmp_path, REPO / "profiles", vars=vars, target_path=tmp_path / "target")
+    told: list[str] = []
+    assert dbt.build(["+after"], progress=told.append) == {"success": 3}
+    begun = [line for line in told if "START" in line]
+    assert [
+        name for line in begun for name in ("small", "big", "after") if f".{name} " in line
+    ] == [
+        *("small", "big"),
+        *("big", "after"),
+    ]
+    with pytest.raises(DbtError, match=r"1 of 1 nodes:\n  shop\.wrong: .*whatever runs beside"):
+        dbt.build(["wrong"])

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ FROM_LEDGER = ("tag:trendcast_ledger+", "tag:trendcast_marts+")
 SERVER = "trendcast.dbt_server"
 # How the macros of dbt_project/macros/settings.sql refuse a var.
 _WRONG_VAR = re.compile(r"var '\w+' must be ")
+# What DuckDB says where the nodes that are under way need more together than its memory_limit.
+_OUT_OF_MEMORY = "Out of Memory Error"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Dbt:
     ) -> dict[str, int]:
         """Build and, if wanted, test what ``select`` names; return how many nodes ended in each status.
 
-        A build makes what is new since the last one; with ``full_refresh`` it makes everything.
+        A build makes what is new since the last one; with ``full_refresh`` it makes everything. Nodes that run side by side share
+        the memory: those for which it was not enough, and what hangs on them, are built once more, one at a time.
 
         Raises
         ------
@@ -92,11 +96,16 @@ class Dbt:
         ]
         command = build if tests else ["run"]
         refresh = ["--full-refresh"] if full_refresh else []
-        self._run([*command, *refresh, "--select", *select], progress=progress)
-        statuses: dict[str, int] = {}
-        for result in self._results():
-            statuses[result["status"]] = statuses.get(result["status"], 0) + 1
-        return statuses
+        results = []
+        try:
+            self._run([*command, *refresh, "--select", *select], progress=progress)
+        except DbtError as error:
+            if _OUT_OF_MEMORY not in str(error):
+                raise
+            results += [r for r in self._results() if r["status"] in ("success", "pass", "warn")]
+            self._run(["retry", "--threads", "1"], progress=progress)
+        results += self._results()
+        return dict(Counter(result["status"] for result in results))
 
     def install(self) -> None:
         """Install the packages of ``packages.yml``, as `dbt deps` does."""
@@ -168,6 +177,7 @@ class Dbt:
         if wrong:
             return UsageError(wrong)
         text = "\n".join(_without_clock(line) for line in lines if line.strip())
+        text = text.partition("\nnanobind: leaked")[0]  # what DuckDB's driver says of every end
         start = text.find("Encountered an error:")
         detail = text[start:] if start >= 0 else "\n".join(text.splitlines()[-15:])
         return DbtError(f"dbt could not run:\n{detail.strip()}")

@@ -159,3 +159,17 @@ create or replace aggregate {{ quantile }}(double precision, double precision) (
 {% macro postgres__computed_once() -%}
     {{ return('materialized ') }}
 {%- endmacro %}
+
+{#- Goes before the `group by` of a search for rows of `model` that are alike in `columns`. An engine that must keep within the memory
+    of one machine looks for them among rows whose hash is not alone: groups of numbers are a fraction of groups of texts. -#}
+{% macro where_maybe_copied(model, columns) -%}
+    {{ return(adapter.dispatch('where_maybe_copied', 'trendcast')(model, columns)) }}
+{%- endmacro %}
+
+{% macro default__where_maybe_copied(model, columns) -%}
+{%- endmacro %}
+
+{% macro duckdb__where_maybe_copied(model, columns) -%}
+{%- set digest = 'hash(' ~ columns | join(', ') ~ ')' -%}
+where {{ digest }} in (select {{ digest }} as digest from {{ model }} group by 1 having count(*) > 1)
+{%- endmacro %}

@@ -9,6 +9,7 @@ select
     {{ listed | join(', ') }},
     count(*) as copies
 from {{ model }}
+{{ trendcast.where_maybe_copied(model, listed) }}
 group by {{ listed | join(', ') }}
 having count(*) > 1
 {% endtest %}

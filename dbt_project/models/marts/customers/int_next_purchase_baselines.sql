@@ -118,10 +118,10 @@ related as (
         pairs.fold,
         pairs.item,
         pairs.other_item,
-        cast(
-            pairs.n_together / sqrt(cast(a.n_visits as {{ trendcast.type_double() }}) * b.n_visits)
-            as {{ trendcast.type_fine() }}
-        ) as similarity
+        -- A whole number, of 1e-12 each, whose sums are exact and so do not hang on their order.
+        cast(round(
+            1e12 * pairs.n_together / sqrt(cast(a.n_visits as {{ trendcast.type_double() }}) * b.n_visits)
+        ) as bigint) as similarity
     from pairs
     inner join counts as a
         on pairs.fold = a.fold and pairs.item = a.item
@@ -168,7 +168,7 @@ scored as (
         'together' as method,
         bought.customer_id,
         nearest.other_item as item,
-        cast(sum(bought.times * nearest.similarity) as {{ trendcast.type_double() }}) as score
+        cast(sum(bought.times * nearest.similarity) as {{ trendcast.type_double() }}) / 1e12 as score
     from bought
     inner join nearest
         on bought.fold = nearest.fold and bought.item = nearest.item and nearest.place <= 100

@@ -214,7 +214,7 @@ offered as (
 ),
 
 -- Units sell at (1 - depth) to the power of the elasticity, which is lognormal.
-answered as (
+answered as {{ trendcast.computed_once() }}(
 
     select
         {{ trendcast.lognormal_moments('factor', 'log_factor', 'log_factor_std') }},
@@ -225,7 +225,7 @@ answered as (
 
 -- What a unit of the base comes to: `gain` times the factor, less what it and the dip would have come to at `lost`, and
 -- less its share of what rivals lose, whose week is as good or bad as its own.
-per_unit as (
+per_unit as {{ trendcast.computed_once() }}(
 
     select
         {% for name, gain, lost, rivals in [
@@ -244,7 +244,7 @@ per_unit as (
 
 ),
 
-multiplied as (
+multiplied as {{ trendcast.computed_once() }}(
 
     select
         {{ trendcast.product_moments('sum_units', 'base', 'units') }},
@@ -254,7 +254,7 @@ multiplied as (
 
 ),
 
-shaped as (
+shaped as {{ trendcast.computed_once() }}(
 
     select
         {% for name in ['units', 'margin', 'sum_units', 'sum_margin'] %}
@@ -265,7 +265,7 @@ shaped as (
 
 ),
 
-bounded as (
+bounded as {{ trendcast.computed_once() }}(
 
     select
         {% for name in ['units', 'margin', 'sum_units', 'sum_margin'] %}
@@ -280,7 +280,7 @@ bounded as (
 ),
 
 -- Where a unit of the base surely gains or loses, so does any number of them; none of them is none.
-settled as (
+settled as {{ trendcast.computed_once() }}(
 
     select
         {% for name in ['units', 'margin'] %}
