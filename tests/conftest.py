@@ -42,6 +42,8 @@ ORDER_COLUMNS = (
 # The smallest LSTM that still goes through every step of training.
 SMALL_LSTM = {"steps_per_epoch": 10, "max_epochs": 2, "units": 16, "hidden": 16}
 SMALL_LIGHTGBM = {"max_rows": 20_000, "max_rounds": 30, "train_cutoffs": 12}
+# Files of slow tests that take more than five minutes.
+LONGEST = ("test_spark", "test_docs", "test_postgres")
 
 Rows = Any  # list of dicts, pyarrow table or pandas frame
 
@@ -202,13 +204,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, Spark's and the one that is all about the demo; end with those that look at it too."""
+    """Begin with the files that take longest, and the one that is all about the demo; end with those that look at it too."""
     about: dict[Path, list[bool]] = {}
     for item in items:
         about.setdefault(item.path, []).append("demo_run" in getattr(item, "fixturenames", ()))
     share = {path: sum(tests) / len(tests) for path, tests in about.items()}
-    first = {item.path for item in items if item.get_closest_marker("spark")}
-    first |= {path for path, demos in share.items() if demos > 0.5}
+    first = {path for path, demos in share.items() if demos > 0.5 or path.stem in LONGEST}
     items.sort(key=lambda item: 0 if item.path in first else 1 + (share[item.path] > 0))
 
 

@@ -87,6 +87,19 @@ def test_append_goes_by_name_and_casts(warehouse: Any) -> None:
     ]
 
 
+def test_what_is_appended_is_held_in_parts(warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trendcast.warehouse.spark._FILE_ROWS", 4)
+    warehouse.execute("create table warehouse.parts (x bigint) using parquet")
+    rows = pa.table({"x": range(9)})
+    assert warehouse.append("warehouse.parts", rows.to_reader(3)) == 9
+    assert warehouse.append("warehouse.parts", rows.slice(0, 0)) == 0
+    found = warehouse.query(
+        "select x, input_file_name() as file from warehouse.parts order by x"
+    ).to_pydict()
+    assert found["x"] == list(range(9))
+    assert len(set(found["file"][:6])) == 1 and len(set(found["file"])) == 2
+
+
 def test_reading_writes_nothing_but_lookups(cluster: Cluster, warehouse: Any) -> None:
     with connect(cluster.output("warehouse"), read_only=True) as reader:
         reader.lookup("weights", pa.table({"w": [0.5]}))

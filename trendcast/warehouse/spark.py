@@ -44,6 +44,8 @@ _TOKENS = re.compile(
 _WORDS = {"varchar": "string", "double precision": "double", "row": "struct"}
 # Rows of an Arrow table that are sent at once; Spark sends batches of the same size.
 _BATCH_ROWS = 100_000
+# Rows that this process holds of what it appends, a file each.
+_FILE_ROWS = 1_000_000
 
 
 class SparkWarehouse:
@@ -145,15 +147,18 @@ class SparkWarehouse:
             raise WarehouseError(f"{relation} has no column {', '.join(unknown)}.")
         listed = ", ".join(map(quote, rows.schema.names))
         cast = ", ".join(f"cast({quote(n)} as {types[n]}) as {quote(n)}" for n in rows.schema.names)
-        table = rows if isinstance(rows, pa.Table) else rows.read_all()
-        with _errors():
-            # One file, whose name is given when it is whole: it is there or it is not.
-            self._frame(table).coalesce(1).createOrReplaceTempView("_appended")
-            try:
-                self._sql(f"insert into {target} ({listed}) select {cast} from _appended").collect()
-            finally:
-                self._session.catalog.dropTempView("_appended")
-        return len(table)
+        n = 0
+        for part in _parts(rows):
+            with _errors():
+                # One file, whose name is given when it is whole: it is there or it is not.
+                self._frame(part).coalesce(1).createOrReplaceTempView("_appended")
+                try:
+                    sql = f"insert into {target} ({listed}) select {cast} from _appended"
+                    self._sql(sql).collect()
+                finally:
+                    self._session.catalog.dropTempView("_appended")
+            n += len(part)
+        return n
 
     def write(self, schema: str, table: str, rows: pa.Table) -> int:
         """Make a table of a schema, or replace it, and return how many rows it has."""
@@ -374,6 +379,21 @@ def _require_folder(settings: Mapping[str, str], folder: str) -> None:
 def _spelt(sql: str) -> str:
     """Write types and rows as Spark does."""
     return _TOKENS.sub(lambda m: _WORDS[m[m.lastindex].lower()] if m.lastindex else m[0], sql)
+
+
+def _parts(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Return rows in tables of about `_FILE_ROWS`, and one table at least."""
+    if isinstance(rows, pa.Table):
+        rows = rows.to_reader(_FILE_ROWS)
+    held: list[pa.RecordBatch] = []
+    is_first = True
+    for batch in rows:
+        held.append(batch)
+        if sum(map(len, held)) >= _FILE_ROWS:
+            yield pa.Table.from_batches(held, rows.schema)
+            held, is_first = [], False
+    if held or is_first:
+        yield pa.Table.from_batches(held, rows.schema)
 
 
 def _beside(relation: str, suffix: str) -> str:
