@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
@@ -90,7 +91,10 @@ class SparkWarehouse:
                 builder = builder.config(name, value)
             try:
                 # Temporary views are for one session alone.
-                session = builder.getOrCreate().newSession()
+                first = builder.getOrCreate()
+                # It would ask the server to clean up at the end, and again for minutes where that has gone.
+                atexit.unregister(first.client._on_exit)
+                session = first.newSession()
                 runtime = {k: v for k, v in settings.items() if k.startswith("spark.sql.")}
                 for name, value in runtime.items():
                     if session.conf.isModifiable(name):
@@ -382,17 +386,16 @@ def _spelt(sql: str) -> str:
 
 
 def _parts(rows: pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Return rows in tables of about `_FILE_ROWS`, and one table at least."""
+    """Return rows in tables of about `_FILE_ROWS`."""
     if isinstance(rows, pa.Table):
         rows = rows.to_reader(_FILE_ROWS)
     held: list[pa.RecordBatch] = []
-    is_first = True
     for batch in rows:
         held.append(batch)
         if sum(map(len, held)) >= _FILE_ROWS:
             yield pa.Table.from_batches(held, rows.schema)
-            held, is_first = [], False
-    if held or is_first:
+            held = []
+    if sum(map(len, held)):
         yield pa.Table.from_batches(held, rows.schema)
 
 
