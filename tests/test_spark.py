@@ -100,6 +100,34 @@ def test_what_is_appended_is_held_in_parts(warehouse: Any, monkeypatch: pytest.M
     assert len(set(found["file"][:6])) == 1 and len(set(found["file"])) == 2
 
 
+def test_many_rows_are_asked_for_in_several_jobs(
+    warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's results stay in the driver until they are fetched, so no job may have them all."""
+    asked: list[int] = []
+
+    def forecast(tables: Any) -> pa.Table:
+        return tables["numbers"].select(["id"])
+
+    sql = (
+        "select id, cast(id % 7 as string) as name, nullif(id % 3, 0) as x from range(1000) -- all"
+    )
+    whole = list(warehouse.batches(sql))
+    shards = warehouse.by_shard({"numbers": sql}, "id", forecast, pa.schema({"id": "int64"}), 1000)
+    monkeypatch.setattr("trendcast.warehouse.spark._JOB_ROWS", 300)
+    monkeypatch.setattr("trendcast.warehouse.spark._JOB_SHARDS", 2)
+    count = warehouse._sql
+    monkeypatch.setattr(warehouse, "_sql", lambda sql, *p: (asked.append(1), count(sql, *p))[1])
+    parts = list(warehouse.batches(sql))
+    assert sum(asked) == 1 + 4 and len(parts) >= 4
+    assert max(map(len, parts)) < 500 < len(whole[0]) * len(whole)
+    tables = [pa.Table.from_batches(batches).sort_by("id") for batches in (whole, parts)]
+    assert tables[0].equals(tables[1]) and len(tables[0]) == 1000
+    assert list(warehouse.batches("select id from range(0)")) == []
+    again = warehouse.by_shard({"numbers": sql}, "id", forecast, pa.schema({"id": "int64"}), 100)
+    assert again.sort_by("id").equals(shards.sort_by("id")) and len(again) == 1000
+
+
 def test_reading_writes_nothing_but_lookups(cluster: Cluster, warehouse: Any) -> None:
     with connect(cluster.output("warehouse"), read_only=True) as reader:
         reader.lookup("weights", pa.table({"w": [0.5]}))

@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     from pyspark.sql.pandas.types import from_arrow_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 #: What the table that rows are appended to has behind the name of the view that shows them, as the macro ledger_log has it.
 LOG = "_log"
@@ -47,6 +47,11 @@ _WORDS = {"varchar": "string", "double precision": "double", "row": "struct"}
 _BATCH_ROWS = 100_000
 # Rows that this process holds of what it appends, a file each.
 _FILE_ROWS = 1_000_000
+# Rows that the driver is asked for at once. It holds a job's results until they are fetched, and refuses more than
+# spark.driver.maxResultSize of them, a gigabyte.
+_JOB_ROWS = 1_000_000
+# Shards of `by_shard` whose results the driver is asked for at once.
+_JOB_SHARDS = 16
 
 
 class SparkWarehouse:
@@ -114,15 +119,21 @@ class SparkWarehouse:
             return _plain(self._sql(sql, parameters).toArrow())
 
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """Return the rows of a query a batch at a time, for results that should not be held whole."""
+        """Return the rows of a query a batch at a time, for results that should not be held whole; in no order.
+
+        Many rows are asked for in several jobs, each for those with some of all hashes.
+        """
         with _errors():
-            frame = self._sql(sql)
+            jobs = -(-self._count([sql]) // _JOB_ROWS)
             client = self._session._client
-            # What toLocalIterator does, but for making a Python object of every row.
-            plan = frame._plan.to_proto(client)
-            for part in client.to_table_as_iterator(plan, frame._plan.observations):
-                if isinstance(part, pa.Table):
-                    yield from _plain(part).to_batches(_BATCH_ROWS)
+            for job in range(jobs):
+                mine = f" where pmod(xxhash64(*), {jobs}) = {job}" if jobs > 1 else ""
+                frame = self._sql(f"select * from ({sql}\n) as parted{mine}")
+                # What toLocalIterator does, but for making a Python object of every row.
+                plan = frame._plan.to_proto(client)
+                for part in client.to_table_as_iterator(plan, frame._plan.observations):
+                    if isinstance(part, pa.Table):
+                        yield from _plain(part).to_batches(_BATCH_ROWS)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement for its effect."""
@@ -205,11 +216,9 @@ class SparkWarehouse:
         """
         with _errors():
             frames = {name: self._sql(sql) for name, sql in queries.items()}
-            counts = (f"(select count(*) from ({sql}) as counted)" for sql in queries.values())
-            rows = self._sql(f"select {' + '.join(counts)} as n").toArrow().column("n")[0].as_py()
-            shards = max(
-                -(-rows // shard_rows), int(self._session.conf.get("spark.sql.shuffle.partitions"))
-            )
+            needed = -(-self._count(queries.values()) // shard_rows)
+            shards = max(needed, int(self._session.conf.get("spark.sql.shuffle.partitions")))
+            jobs = max(1, -(-needed // _JOB_SHARDS))
             parts = [
                 frame.select(
                     functions.pmod(functions.xxhash64(key), functions.lit(shards)).alias("shard"),
@@ -223,12 +232,15 @@ class SparkWarehouse:
             def apply(shard: pa.Table) -> pa.Table:
                 return function({name: _rows_of(shard.column(name)) for name in queries})
 
-            return _plain(
-                every.repartition(shards, "shard")
+            made = [
+                every.where(functions.pmod("shard", functions.lit(jobs)) == job)
+                .repartition(-(-shards // jobs), "shard")
                 .groupBy("shard")
                 .applyInArrow(apply, from_arrow_schema(schema))
                 .toArrow()
-            ).cast(schema)
+                for job in range(jobs)
+            ]
+            return pa.concat_tables(_plain(rows).cast(schema) for rows in made)
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Spark reads no other warehouse's file."""
@@ -329,6 +341,11 @@ class SparkWarehouse:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _count(self, queries: Iterable[str]) -> int:
+        """Return how many rows several queries have together."""
+        counts = " + ".join(f"(select count(*) from ({sql}\n) as counted)" for sql in queries)
+        return int(self._sql(f"select {counts} as n").toArrow().column("n")[0].as_py())
 
     def _sql(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return self._session.sql(_spelt(sql), args=list(parameters) or None)
