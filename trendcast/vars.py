@@ -58,7 +58,10 @@ TYPES = {
     **{name: NUMBER for name in ("lead_time_std_days", "review_days", "pack_size")},
     **{name: NUMBER for name in ("minimum_order", "order_cost", "shortage_cost_share")},
     **{name: NUMBER for name in ("trend_support", "freshness_days", "volume_low", "volume_high")},
-    **{name: WHOLE for name in ("season_length", "backtest_step", "response_periods")},
+    **{
+        name: WHOLE
+        for name in ("season_length", "backtest_step", "response_periods", "train_periods")
+    },
     "windows": WINDOWS,
     "demand_groups": GROUPS,
     "neighbour_groups": GROUPS,

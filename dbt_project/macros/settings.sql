@@ -7,6 +7,7 @@
         or {'day': [7, 28, 91], 'week': [4, 13, 52], 'month': [3, 6, 12]}[grain] -%}
     {%- set horizon = trendcast.positive_integer('horizon', var('horizon')) -%}
     {%- set step = var('backtest_step') or horizon -%}
+    {%- set train_periods = var('train_periods') or {'day': 364, 'week': 182, 'month': 182}[grain] -%}
     {%- set measures = trendcast.measures() -%}
     {%- if var('series_key') is string or not var('series_key') -%}
         {{ exceptions.raise_compiler_error(
@@ -35,7 +36,7 @@
         'champion_metric': trendcast.one_of('champion_metric', ['wql', 'wape']),
         'champion_margin': trendcast.number_between('champion_margin', 0, 1),
         'seed': var('seed'),
-        'train_periods': trendcast.positive_integer('train_periods', var('train_periods')),
+        'train_periods': trendcast.positive_integer('train_periods', train_periods),
         'train_stride': trendcast.positive_integer('train_stride', var('train_stride')),
         'train_rows': trendcast.positive_integer('train_rows', var('train_rows')),
         'order_columns': var('order_columns'),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trendcast.design import Keys
+from trendcast.design import Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.features import Features
 from trendcast.models import ridge
@@ -188,7 +188,7 @@ def test_coefficients_equal_weighted_ridge_in_numpy(
             (arrays["lead_bucket"] == bucket.lead_bucket)
             & (arrays["target_t"] <= end)
             & (arrays["cutoff_t"] >= end - 150)
-            & ((end - arrays["cutoff_t"]) % 2 == 0)
+            & ((end - arrays["cutoff_t"]) % 2 == 1)
         )
         weight = arrays["demand_level"][chosen]
         kept = [0, 1, 2, 3]  # `copy` repeats `promotion`, `constant` does not vary
@@ -207,25 +207,26 @@ def test_coefficients_equal_weighted_ridge_in_numpy(
         assert np.array(bucket.coefficients)[[4, 5]].tolist() == [0, 0]
 
 
-def test_a_large_panel_is_thinned_evenly(
+def test_of_a_large_panel_rows_are_drawn_over_all_cutoffs_and_leads(
     tables: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = features_on(tables)
-    monkeypatch.setattr(FakeProject.settings, "train_rows", 12 * 76 * HORIZON // 10)
-    sampled = ridge._training_pairs(features, LAST_T - 1)
-    pairs = [(cutoff, lead) for cutoff, leads in sampled.items() for lead in leads]
-    # A tenth is wanted; 11 is the next number without a factor in common with twice the stride and the season.
-    assert {(cutoff + 2 * lead) % 11 for cutoff, lead in pairs} == {0}
-    assert all(cutoff + lead <= LAST_T - 1 and lead <= HORIZON for cutoff, lead in pairs)
-    assert min(cutoff for cutoff, _ in pairs) >= LAST_T - 1 - 150
-    for part, values in (
-        ([lead for _, lead in pairs], HORIZON),
-        ([(cutoff + lead) % 7 for cutoff, lead in pairs], 7),
-        ([cutoff % 7 for cutoff, _ in pairs], 7),
-    ):
-        counts = np.unique(part, return_counts=True)[1]
-        assert len(counts) == values
-        assert counts.max() <= 2 * counts.min()
+    end_t = LAST_T - 1
+    cutoffs = ridge._training_cutoffs(features, end_t)
+    assert cutoffs == list(range(end_t - 149, end_t, 2))
+    design = Design(features, cutoffs, end_t, wide=False)
+    whole = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
+    wanted = len(whole) // 10
+    monkeypatch.setattr(FakeProject.settings, "train_rows", wanted)
+    keys = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
+    assert wanted <= len(keys) <= wanted + len(cutoffs)
+    assert (keys.cutoff + keys.lead <= end_t).all()
+    for part, n in ((keys.cutoff, len(cutoffs)), (keys.lead, HORIZON), (keys.series, N_SERIES)):
+        assert len(np.unique(part)) == n
+    again = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
+    other = ridge._training_keys(features, design, cutoffs, end_t, seed=2)
+    assert np.array_equal(keys.series, again.series)
+    assert not np.array_equal(keys.series, other.series)
 
 
 def test_recovers_the_rule_behind_the_data(fitted: ridge.Ridge) -> None:
@@ -331,8 +332,7 @@ def test_what_a_sample_of_the_series_teaches_serves_all(
 ) -> None:
     expected = fitted.forecast(features, LAST_T - 1)
     n_series = len(set(expected.column("series_id").to_pylist()))
-    for module in ("trendcast.design", "trendcast.models.ridge"):
-        monkeypatch.setattr(f"{module}.TRAIN_SERIES", n_series - 2)
+    monkeypatch.setattr("trendcast.design.TRAIN_SERIES", n_series - 2)
     model = ridge.Ridge()
     model.fit(features, LAST_T - 1, 1, lambda _: None)
     found = model.forecast(features, LAST_T - 1)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from trendcast.design import BATCH_ROWS, TRAIN_SERIES, Design, Keys
+from trendcast.design import BATCH_ROWS, Design, Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.models.base import QUANTILES, Forecast, ModelError, read_artifact
 from trendcast.models.explanations import explanation_table
@@ -129,15 +129,14 @@ class Ridge:
             The history up to ``end_t`` leaves no training rows.
         """
         progress("rows")
-        pairs = _training_pairs(features, end_t)
-        if not pairs:
+        cutoffs = _training_cutoffs(features, end_t)
+        if not cutoffs:
             raise _too_short(features)
         silent = features.too_young(end_t)
-        design = Design(features, list(pairs), end_t, wide=False, silent=silent, seed=seed)
-        keys = Keys.concatenate([design.keys([cutoff], leads) for cutoff, leads in pairs.items()])
-        rows = _Rows.of(design, keys.take(np.isfinite(design.target(keys))))
+        design = Design(features, cutoffs, end_t, wide=False, silent=silent, seed=seed)
+        rows = _Rows.of(design, _training_keys(features, design, cutoffs, end_t, seed))
         columns = design.columns
-        del design, keys
+        del design
         is_held_out = rows.target_t > self._held_out(features, end_t)
         progress("sums")
         gram = _gram(features, columns, rows.table(is_held_out))
@@ -348,28 +347,31 @@ def _names(design: Design, keys: Keys) -> npt.NDArray[np.str_]:
     return np.asarray(design.series_id, dtype=np.str_)[keys.series[:: design.horizon]]
 
 
-def _training_pairs(features: Features, end_t: int) -> dict[int, tuple[int, ...]]:
-    """Return the leads to learn from at each sampled cutoff, with targets up to ``end_t``.
-
-    Of a large panel only every so many-th pair of cutoff and lead is used, so that time does not grow with it.
-    """
+def _training_cutoffs(features: Features, end_t: int) -> list[int]:
+    """Return the cutoffs to learn from, evenly spaced, the newest a period before the end."""
     settings = features.settings
-    stride, season, horizon = settings.train_stride, settings.season_length, settings.horizon
     first = max(features.first_t, end_t - settings.train_periods)
-    n_rows = min(features.n_series, TRAIN_SERIES) * ((end_t - first) // stride + 1) * horizon
-    every = -(-n_rows // settings.train_rows)
-    # Odd, and without a factor in common with stride and season: else whole weekdays or leads would drop out.
-    while every > 1 and math.gcd(every, 2 * stride * season) > 1:
-        every += 1
-    pairs = {
-        cutoff: tuple(
-            lead
-            for lead in range(1, min(horizon, end_t - cutoff) + 1)
-            if (cutoff + 2 * lead) % every == 0
-        )
-        for cutoff in range(end_t - (end_t - first) // stride * stride, end_t, stride)
-    }
-    return {cutoff: leads for cutoff, leads in pairs.items() if leads}
+    return list(range(end_t - 1, first - 1, -settings.train_stride))[::-1]
+
+
+def _training_keys(
+    features: Features, design: Design, cutoffs: Sequence[int], end_t: int, seed: int
+) -> Keys:
+    """Return about ``train_rows`` rows with a known target up to ``end_t``, spread by chance over cutoffs, leads and series.
+
+    What a date does to all series is learnt from as many dates as there are: few dates with every series on them say less
+    than many dates with a part of the series each.
+    """
+    leads = {t: range(1, min(design.horizon, end_t - t) + 1) for t in cutoffs}
+    share = features.settings.train_rows / max(
+        1, len(design.series_id) * sum(map(len, leads.values()))
+    )
+    parts = []
+    for t, ahead in leads.items():
+        keys = design.keys([t], ahead)
+        parts.append(keys.take(sampled(len(keys), math.ceil(share * len(keys)), seed + t)))
+    keys = Keys.concatenate(parts)
+    return keys.take(np.isfinite(design.target(keys)))
 
 
 def _gram(
