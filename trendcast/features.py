@@ -256,9 +256,11 @@ class Features:
             horizon=self.settings.horizon,
         )
 
-    def too_young(self, end_t: int) -> set[str]:
-        """Known columns that the history up to a period is too short to learn anything from."""
+    def too_young(self, end_t: int, window: int | None = None) -> set[str]:
+        """Known columns that the history up to a period, or the window of it that is learnt from, is too short to tell anything of."""
         periods = end_t + 1 - self.first_t
+        if window is not None:
+            periods = min(periods, window)
         return {name for name, needed in self._needs().items() if needed > periods}
 
     def _needs(self) -> dict[str, int]:

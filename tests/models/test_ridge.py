@@ -149,6 +149,7 @@ def test_what_needs_a_longer_history_is_not_learnt_from(
     assert all(bucket.dropped[place] for bucket in model._fit.buckets)
     assert features.too_young(LAST_T - 1) == {"copy"}
     assert features.too_young(3 * 365 - 1) == set()
+    assert features.too_young(3 * 365 - 1, window=364) == {"copy"}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_coefficients_equal_weighted_ridge_in_numpy(
             (arrays["lead_bucket"] == bucket.lead_bucket)
             & (arrays["target_t"] <= end)
             & (arrays["cutoff_t"] >= end - 150)
-            & ((end - arrays["cutoff_t"]) % 2 == 1)
+            & ((end - arrays["cutoff_t"]) % 2 == 0)
         )
         weight = arrays["demand_level"][chosen]
         kept = [0, 1, 2, 3]  # `copy` repeats `promotion`, `constant` does not vary
@@ -213,7 +214,7 @@ def test_of_a_large_panel_rows_are_drawn_over_all_cutoffs_and_leads(
     features = features_on(tables)
     end_t = LAST_T - 1
     cutoffs = ridge._training_cutoffs(features, end_t)
-    assert cutoffs == list(range(end_t - 149, end_t, 2))
+    assert cutoffs == list(range(end_t - 150, end_t, 2))
     design = Design(features, cutoffs, end_t, wide=False)
     whole = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
     wanted = len(whole) // 10

@@ -195,7 +195,7 @@ class LightGBM:
             [*cutoffs, *windows],
             end_t,
             max_values=config.max_categories,
-            silent=features.too_young(end_t),
+            silent=features.too_young(end_t, _span(features, config)),
             seed=seed,
         )
         self._about = {"names": design.names, "categories": design.categories}
@@ -352,17 +352,16 @@ def _cutoffs(features: Features, config: LightGBMConfig, end_t: int) -> list[int
     the first forecast from another weekday would be wrong by a day.
     """
     settings = features.settings
-    span = config.train_periods or _default_span(settings.grain)
-    first = max(features.first_t, end_t - span)
+    first = max(features.first_t, end_t - _span(features, config))
     stride = max(1, (end_t - first) // config.train_cutoffs)
     while math.gcd(stride, settings.season_length) > 1:
         stride += 1
     return list(range(end_t - 1, first - 1, -stride))[::-1] or [end_t - 1]
 
 
-def _default_span(grain: str) -> int:
-    """Return the periods to learn from: seven months of days, four years of weeks, eight of months."""
-    return {"day": 210, "week": 208, "month": 96}[grain]
+def _span(features: Features, config: LightGBMConfig) -> int:
+    """Return the periods to learn from: seven months of days, four years of weeks, eight of months, where not set."""
+    return config.train_periods or {"day": 210, "week": 208, "month": 96}[features.settings.grain]
 
 
 def _windows(features: Features, config: LightGBMConfig, end_t: int) -> list[int]:

@@ -132,7 +132,7 @@ class Ridge:
         cutoffs = _training_cutoffs(features, end_t)
         if not cutoffs:
             raise _too_short(features)
-        silent = features.too_young(end_t)
+        silent = features.too_young(end_t, features.settings.train_periods)
         design = Design(features, cutoffs, end_t, wide=False, silent=silent, seed=seed)
         rows = _Rows.of(design, _training_keys(features, design, cutoffs, end_t, seed))
         columns = design.columns
@@ -348,10 +348,13 @@ def _names(design: Design, keys: Keys) -> npt.NDArray[np.str_]:
 
 
 def _training_cutoffs(features: Features, end_t: int) -> list[int]:
-    """Return the cutoffs to learn from, evenly spaced, the newest a period before the end."""
-    settings = features.settings
-    first = max(features.first_t, end_t - settings.train_periods)
-    return list(range(end_t - 1, first - 1, -settings.train_stride))[::-1]
+    """Return the cutoffs to learn from, evenly spaced and in step with the end.
+
+    Where the stride divides the season, as that of months does, they so stand where the forecast's cutoff does in it.
+    """
+    stride = features.settings.train_stride
+    first = max(features.first_t, end_t - features.settings.train_periods)
+    return list(range(end_t - (end_t - first) // stride * stride, end_t, stride))
 
 
 def _training_keys(
