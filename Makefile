@@ -47,9 +47,8 @@ dbt-test: $(STAMP)
 	@TRENDCAST_DUCKDB_PATH=$(VENV)/test.duckdb $(BIN)/dbt --quiet build --project-dir dbt_project --profiles-dir profiles
 	@rm -f $(VENV)/test.duckdb
 
-# A file goes to one process whole; a shop that several files look at is made by the first that needs it. Tests wait for processes
-# of their own, dbt's and servers', a third of the time: three keep two cores busy.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# A file goes to one process whole; a shop that several files look at is made by the first that needs it.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint dbt-test
 	@$(PYTEST) -m "not slow"

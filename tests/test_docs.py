@@ -104,7 +104,7 @@ def test_make_has_what_the_docs_call() -> None:
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("/trendcast demo") == 2
-    for part in ("ruff check", "mypy", "sqlfluff lint", "dbt --quiet build", "pytest -n 3"):
+    for part in ("ruff check", "mypy", "sqlfluff lint", "dbt --quiet build", "pytest -n 2"):
         assert part in told.stdout
     makefile = (REPO / "Makefile").read_text()
     for page in PAGES:
