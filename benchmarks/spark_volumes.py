@@ -26,6 +26,7 @@ from benchmarks.scale import DAYS, SHOP, make, measured
 from trendcast.pipeline import Workspace
 
 MASTER, RESULT = "local[2]", "16m"
+VARS = SHOP | {"models": ["ridge"]}
 # Spark's names of what a stage moves.
 METRICS = {
     "scanned": "internal.metrics.input.bytesRead",
@@ -33,14 +34,14 @@ METRICS = {
     "written": "internal.metrics.output.bytesWritten",
     "to_driver": "internal.metrics.resultSize",
     "spilled": "internal.metrics.diskBytesSpilled",
-    "cpu": "internal.metrics.executorCpuTime",
 }
+CPU = "internal.metrics.executorCpuTime"
 
 
-def load(vars: dict[str, Any], source: Path) -> None:
+def load(source: Path) -> None:
     """Write the order lines and products of a DuckDB file into Spark's tables."""
     workspace = Workspace.open(
-        project_dir=REPO / "dbt_project", profiles_dir=REPO / "profiles", vars=vars
+        project_dir=REPO / "dbt_project", profiles_dir=REPO / "profiles", vars=VARS
     )
     with (
         duckdb.connect(source, read_only=True) as connection,
@@ -71,7 +72,7 @@ def volumes(log: Path) -> list[dict[str, Any]]:
             values = {a["Name"]: a["Value"] for a in about["Accumulables"]}
             moved = {name: int(values.get(metric, 0)) for name, metric in METRICS.items()}
             table = made.get(execution.get(about["Stage ID"], ""), "queries")
-            stages.append({"table": table, "tasks": about["Number of Tasks"], **moved})
+            stages.append({"table": table, "cpu": int(values.get(CPU, 0)), **moved})
     return stages
 
 
@@ -109,9 +110,9 @@ def build(data: Path, folder: Path, series: int, driver_memory: str, report: Rep
         [*again, "--load", str(source)],
         [sys.executable, "-m", "trendcast", "prepare", "--json"]
         + ["--project-dir", "dbt_project", "--profiles-dir", "profiles"]
-        + ["--vars", json.dumps(SHOP | {"models": ["ridge"]})],
+        + ["--vars", json.dumps(VARS)],
         [sys.executable, "-m", "benchmarks.scale", "--data", str(data), "--step", "features"]
-        + ["--models", "ridge"],
+        + ["--models", ",".join(VARS["models"])],
     ]
     try:
         for command in steps:
@@ -132,7 +133,6 @@ def build(data: Path, folder: Path, series: int, driver_memory: str, report: Rep
     figures[f"{series}_stages"] = len(stages)
     for name in METRICS:
         figures[f"{series}_{name}_bytes_a_row"] = round(sum(s[name] for s in stages) / rows, 1)
-    del figures[f"{series}_cpu_bytes_a_row"]
     figures[f"{series}_cpu_seconds"] = round(sum(s["cpu"] for s in stages) / 1e9, 1)
     figures[f"{series}_largest_to_driver_mb"] = round(max(s["to_driver"] for s in stages) / 1e6, 3)
     figures[f"{series}_largest_shuffle_mb"] = round(max(s["shuffled"] for s in stages) / 1e6, 3)
@@ -141,7 +141,7 @@ def build(data: Path, folder: Path, series: int, driver_memory: str, report: Rep
         for name in METRICS:
             by_table[stage["table"]][name] += stage[name]
     for table, moved in sorted(by_table.items(), key=lambda item: -item[1]["shuffled"]):
-        text = ", ".join(f"{name} {moved[name] / 1e6:.2f}" for name in METRICS if name != "cpu")
+        text = ", ".join(f"{name} {moved[name] / 1e6:.2f}" for name in METRICS)
         figures[f"{series}_{table}_mb"] = text
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--load", type=Path, help="write that shop into Spark, in this process")
     args = parser.parse_args()
     if args.load:
-        load(SHOP | {"models": ["ridge"]}, args.load)
+        load(args.load)
         return
     report = Report("spark_volumes", figures={"days": DAYS, "driver_memory": args.driver_memory})
     sizes = [int(size) for size in args.series.split(",")]

@@ -329,3 +329,10 @@ def test_what_had_too_little_memory_side_by_side_is_built_again_alone(
     ]
     with pytest.raises(DbtError, match=r"1 of 1 nodes:\n  shop\.wrong: .*whatever runs beside"):
         dbt.build(["wrong"])
+
+
+def test_what_dbt_cannot_read_is_told_without_the_drivers_farewell(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text("{name: shop, version: '1', profile: trendcast}")
+    with pytest.raises(DbtError, match="'1' is not valid") as raised:
+        Dbt(tmp_path, REPO / "profiles", target_path=tmp_path / "target").parse()
+    assert "nanobind" not in str(raised.value)

@@ -106,26 +106,34 @@ def test_many_rows_are_asked_for_in_several_jobs(
     """A job's results stay in the driver until they are fetched, so no job may have them all."""
     asked: list[int] = []
 
-    def forecast(tables: Any) -> pa.Table:
-        return tables["numbers"].select(["id"])
+    # Of the test's own, for executors cannot import it.
+    def staged(tables: Any) -> pa.Table:
+        from pyspark import TaskContext
+
+        ids, stage = tables["numbers"]["id"], TaskContext.get().stageId()
+        return pa.table({"id": ids, "stage": pa.repeat(pa.scalar(stage, pa.int64()), len(ids))})
+
+    def shards(rows: int) -> pa.Table:
+        schema = pa.schema({"id": "int64", "stage": "int64"})
+        return warehouse.by_shard({"numbers": sql}, "id", staged, schema, rows)
 
     sql = (
         "select id, cast(id % 7 as string) as name, nullif(id % 3, 0) as x from range(1000) -- all"
     )
     whole = list(warehouse.batches(sql))
-    shards = warehouse.by_shard({"numbers": sql}, "id", forecast, pa.schema({"id": "int64"}), 1000)
+    assert len(set(shards(100)["stage"].to_pylist())) == 1
     monkeypatch.setattr("trendcast.warehouse.spark._JOB_ROWS", 300)
     monkeypatch.setattr("trendcast.warehouse.spark._JOB_SHARDS", 2)
     count = warehouse._sql
     monkeypatch.setattr(warehouse, "_sql", lambda sql, *p: (asked.append(1), count(sql, *p))[1])
     parts = list(warehouse.batches(sql))
     assert sum(asked) == 1 + 4 and len(parts) >= 4
-    assert max(map(len, parts)) < 500 < len(whole[0]) * len(whole)
     tables = [pa.Table.from_batches(batches).sort_by("id") for batches in (whole, parts)]
     assert tables[0].equals(tables[1]) and len(tables[0]) == 1000
     assert list(warehouse.batches("select id from range(0)")) == []
-    again = warehouse.by_shard({"numbers": sql}, "id", forecast, pa.schema({"id": "int64"}), 100)
-    assert again.sort_by("id").equals(shards.sort_by("id")) and len(again) == 1000
+    rows = shards(100)
+    assert sorted(rows["id"].to_pylist()) == list(range(1000))
+    assert len(set(rows["stage"].to_pylist())) == 5
 
 
 def test_reading_writes_nothing_but_lookups(cluster: Cluster, warehouse: Any) -> None:
@@ -386,3 +394,17 @@ def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     )
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert re.search(r"PASS=[4-9]\d WARN=0 ERROR=0 SKIP=0", ran.stdout), ran.stdout[-300:]
+
+
+def test_a_command_ends_though_the_server_has_gone(cluster: Cluster) -> None:
+    """The last of the file, for it stops the server."""
+    code = (
+        "import json, subprocess, sys\nfrom trendcast.warehouse import connect\n"
+        "stop = [sys.executable, '-m', 'pyspark.sql.connect.local_server', '--stop']\n"
+        "with connect(json.loads(sys.argv[1]), read_only=True) as warehouse:\n"
+        "    warehouse.query('select 1 as x')\n"
+        "    subprocess.run(stop, check=True)"
+    )
+    command = [sys.executable, "-c", code, json.dumps(cluster.output("warehouse"))]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr

@@ -334,6 +334,8 @@ class SparkWarehouse:
     def close(self) -> None:
         """Let go of the session; a local server stays up for the next command."""
         with suppress(PySparkException):
+            # Once, for where the server has gone it would be asked again for ten minutes.
+            self._session.client.set_retry_policies([])
             self._session.stop()
 
     def __enter__(self) -> SparkWarehouse:
