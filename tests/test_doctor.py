@@ -415,7 +415,7 @@ def test_a_run_under_way_and_one_that_can_be_resumed(shop: Shop, examine: Examin
     left.mkdir()
     (left / ledger.UNCOMMITTED).touch()
     assert "left over" not in examine(shop)
-    (left / ledger.JOURNAL).write_text('{"format": 1}')
+    (left / ledger.JOURNAL).write_text(f'{{"format": {ledger.JOURNAL_FORMAT}}}')
     found = examine(shop)["left over"]
     assert found["status"] == "warn" and left.name in found["found"]
     assert "--resume" in found["remedy"]

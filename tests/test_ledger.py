@@ -287,7 +287,7 @@ def test_a_process_killed_inside_a_commit_leaves_nothing(
 def digest(artifacts_dir: Path, rows: pa.Table) -> str:
     run = new_run(artifacts_dir)
     run.stage("forecasts", rows, model="ridge")
-    return run._digests["ridge"]
+    return str(run.forecasts_sha256)
 
 
 def test_digest_is_of_the_content(artifacts_dir: Path) -> None:

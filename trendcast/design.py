@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trendcast.models.spread import sampled
+from trendcast.features import LEVEL
 from trendcast.panel import season_steps
 from trendcast.warehouse import quote
 
@@ -30,9 +30,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 BATCH_ROWS = 100_000
-#: Series that a training reads: of a larger panel a seeded sample, or what is read would grow with it, whatever is learnt from.
-TRAIN_SERIES = 50_000
-LEVEL, VARIANCE = "demand_level", "demand_variance"
+VARIANCE = "demand_variance"
 #: Computed from a row's own key and scale; they have no column in a feature table.
 OWN_FEATURES = ("lead", "log_level", "variation")
 
@@ -111,7 +109,7 @@ class Design:
     silent
         Columns that are 0 whatever the tables say, for a training that could learn nothing from them.
     seed
-        Of the sample of ``TRAIN_SERIES`` series where there are more, for a training. None: all series.
+        Of the sample of series that a training reads (`Features.sampled`). None: all series.
     """
 
     def __init__(
@@ -126,6 +124,7 @@ class Design:
         silent: Collection[str] = (),
         seed: int | None = None,
     ) -> None:
+        features = features if seed is None else features.sampled(seed)
         project, settings = features.project, features.settings
         self._features = features
         self._silent = frozenset(silent)
@@ -140,7 +139,7 @@ class Design:
             c for c in project.with_role("known", wide=wide) if c.model == "ftr_calendar"
         ]
         self._own = OWN_FEATURES if wide else ()
-        self._read_static(categories if wide else {}, max_values, wide=wide, seed=seed)
+        self._read_static(categories if wide else {}, max_values, wide=wide)
         cutoffs = sorted(set(cutoffs))
         self._steps = season_steps(self.horizon, settings.season_length)
         seasons = sorted({c + int(s) for c in cutoffs for s in self._steps})
@@ -249,7 +248,6 @@ class Design:
         max_values: int | None,
         *,
         wide: bool,
-        seed: int | None,
     ) -> None:
         """Read the series and what is known of each: numbers as they are, categories as codes."""
         features = self._features
@@ -260,8 +258,6 @@ class Design:
         table = features.query(
             f"select {listed} from {features.relation('ftr_static')} order by {features.text_order('series_id')}"
         )
-        if seed is not None:
-            table = table.take(sampled(len(table), TRAIN_SERIES, seed))
         self.series_id: list[str] = table.column("series_id").to_pylist()
         #: Sorted values of each category; a code is a position among them.
         self.categories: dict[str, list[str]] = {}

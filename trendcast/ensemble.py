@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 from trendcast.errors import DataError
 from trendcast.models.base import QUANTILES, pinball, read_artifact
 from trendcast.models.by_measure import of_measure
+from trendcast.models.spread import sampled
 from trendcast.models.tables import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -134,12 +135,9 @@ class Rows:
             error_scale=self.error_scale[rows],
         )
 
-    def thinned(self) -> Rows:
+    def thinned(self, most: int = EVIDENCE_ROWS) -> Rows:
         """Return a sample to learn from, for a panel of any size."""
-        if len(self) <= EVIDENCE_ROWS:
-            return self
-        rng = np.random.default_rng(0)
-        return self.take(np.sort(rng.choice(len(self), EVIDENCE_ROWS, replace=False)))
+        return self if len(self) <= most else self.take(sampled(len(self), most, seed=0))
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -230,7 +228,8 @@ class Ensemble:
         if self.tilts:
             names, where = np.unique(rows.series_id, return_inverse=True)
             alike = [1.0] * len(self.members)
-            weights = weights * np.array([self.tilts.get(str(n), alike) for n in names])[where]
+            tilts = np.array([self.tilts.get(str(name), alike) for name in names])
+            weights = weights * tilts.reshape(len(names), len(self.members))[where]
             weights = weights / weights.sum(axis=1, keepdims=True)
         return weights
 
@@ -348,16 +347,38 @@ class Losses:
     n: IntArray
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[npt.NDArray[np.str_], Array]]) -> Losses:
-        """Add up the losses [M, R] of rows whose series are named [R]."""
+    def of(cls, parts: Sequence[Lost], cutoff_t: int) -> Losses:
+        """Add up what was lost on targets up to a cutoff."""
+        parts = [part for part in parts if part.cutoff_t < cutoff_t]
         series_id, where = np.unique(
-            np.concatenate([names for names, _ in parts]), return_inverse=True
+            np.concatenate([part.series_id for part in parts]), return_inverse=True
         )
-        losses = np.concatenate([loss for _, loss in parts], axis=1)
-        total: Array = np.stack(
-            [np.bincount(where, loss, len(series_id)).astype(np.float64) for loss in losses], axis=1
+        known = [part.loss[:, :, : cutoff_t - part.cutoff_t] for part in parts]
+        totals = np.concatenate(
+            [np.nansum(loss, axis=2, dtype=np.float64) for loss in known], axis=1
         )
-        return cls(series_id, total, np.bincount(where, minlength=len(series_id)))
+        rows = np.concatenate([np.isfinite(loss[0]).sum(axis=1) for loss in known])
+        total: Array = np.stack([np.bincount(where, t, len(series_id)) for t in totals], axis=1)
+        return cls(series_id, total, np.bincount(where, rows, len(series_id)).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Pinball loss of M members on N series by lead, from a cutoff: loss [M, N, H], NaN where the target is not known."""
+
+    cutoff_t: int
+    series_id: npt.NDArray[np.str_]
+    loss: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, cutoff_t: int, rows: Rows, horizon: int) -> Lost:
+        """Measure it."""
+        series_id, where = np.unique(rows.series_id, return_inverse=True)
+        # A number for every row and member is kept until the walk ends, so it is a small one.
+        loss = np.full((len(rows.quantiles), len(series_id), horizon), np.nan, np.float32)
+        for m, quantiles in enumerate(rows.quantiles):
+            loss[m, where, rows.lead - 1] = _pinball(quantiles, rows.actual)
+        return cls(cutoff_t, series_id, loss)
 
 
 class Backtest:
@@ -379,8 +400,7 @@ class Backtest:
         self.horizon = horizon
         self.medium = medium
         self._past: list[tuple[int, Rows, Rows]] = []  # cutoff, members, the ensemble's own
-        # The series of every row, its lead and what each member lost on it, by cutoff.
-        self._losses: list[tuple[int, npt.NDArray[np.str_], IntArray, Array]] = []
+        self._lost: list[Lost] = []
         # Of new series by cutoff: the lead of every row, and what it would have lost with each of PRIOR_SHARES, [R, K].
         self._new: list[tuple[int, IntArray, Array]] = []
 
@@ -395,9 +415,10 @@ class Backtest:
                 own.append(combined.take(known))
                 first = min(first, t)
         if members:
-            n_horizons = min(len(members), (cutoff_t - first) / self.horizon)
+            n_cutoffs = len({t for t, _, _ in self._past if t < cutoff_t})
+            n_horizons = min(n_cutoffs, (cutoff_t - first) / self.horizon)
             found.learn(concatenate(members), n_horizons)
-            found.tilt(Losses.of(self._lost(cutoff_t)), self.horizon)
+            found.tilt(Losses.of(self._lost, cutoff_t), self.horizon)
             found.calibrate(concatenate(own), n_horizons)
         found.prior_share = self._prior_share(cutoff_t)
         return found
@@ -436,22 +457,19 @@ class Backtest:
         lead = _floats(table, "lead")[rows].astype(np.int64)
         self._new.append((cutoff_t, lead, np.column_stack(losses) * weights[:, None]))
 
-    def _lost(self, cutoff_t: int) -> list[tuple[npt.NDArray[np.str_], Array]]:
-        """Return the series of the rows known at a cutoff and what each member lost on them."""
-        return [
-            (series_id[lead <= cutoff_t - t], loss[:, lead <= cutoff_t - t])
-            for t, series_id, lead, loss in self._losses
-        ]
+    def remember(self, cutoff_t: int, rows: Rows, found: Ensemble, n_parts: int = 1) -> None:
+        """Remember what came of the members' forecasts of a cutoff, newer than all before.
 
-    def score(self, cutoff_t: int, rows: Rows) -> tuple[Ensemble, Rows]:
-        """Combine the members' forecasts of a cutoff, newer than all before, and remember what came of them."""
-        found = self.ensemble(cutoff_t)
-        combined = found.combine(rows)
-        kept = rows.thinned()
+        Parameters
+        ----------
+        rows
+            Of all series, or of one of some parts of the panel.
+        found
+            The ensemble for that cutoff.
+        """
+        kept = rows.thinned(EVIDENCE_ROWS // n_parts)
         self._past.append((cutoff_t, kept, found.combine(kept)))
-        loss = np.stack([_pinball(q, rows.actual) for q in rows.quantiles])
-        self._losses.append((cutoff_t, rows.series_id, rows.lead, loss))
-        return found, combined
+        self._lost.append(Lost.of(cutoff_t, rows, self.horizon))
 
 
 class Ensembles:

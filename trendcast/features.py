@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from trendcast.errors import DataError, UsageError
+from trendcast.models.spread import sampled
 from trendcast.portfolio import listed, narrowed
 from trendcast.warehouse import literal, quote
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import pyarrow as pa
 
     from trendcast.panel import Panel
     from trendcast.project import Project
@@ -28,6 +30,11 @@ BY_SERIES = (
     *("ftr_cutoff", "ftr_design", "ftr_baseline", "ftr_analogy"),
 )
 PERIODS_A_YEAR = {"day": 365, "week": 52, "month": 12}
+#: Rows of history that are held at once, about: what forecasts them, and what is made of that, is bounded by it.
+PART_ROWS = 16_000_000
+#: Series that a training reads: of a larger panel a seeded sample, or what is read would grow with it, whatever is learnt from.
+TRAIN_SERIES = 50_000
+LEVEL = "demand_level"
 # Columns that name a series, and not what it is like.
 NAMING = ("series_id", "measure")
 
@@ -57,6 +64,13 @@ class Features:
         self.project = project
         self.settings = project.settings
         self._of: dict[str, Features] = {}
+        self._samples: dict[int, Features] = {}
+        self._in_whole_units: dict[int, bool] = {}
+        # What these are a part of: tells what is the same for all of its series. None: they are no part.
+        self._whole: Features | None = None
+        self._label = ""
+        #: Whether these are a part of the series, of which none may have begun at a cutoff.
+        self.is_part = False
 
     def with_settings(self, **changes: Any) -> Features:
         """Return the same features under other settings; what has been read is not read again."""
@@ -114,7 +128,6 @@ class Features:
         if measures == (measure,):
             return self
         if measure not in self._of:
-            relations = dict(self.project.relations)
             # A launch that has not sold is no series yet; it is of the leading measure.
             others = "not in" if measure == measures[0] else "in"
             differs = "<>" if measure == measures[0] else "="
@@ -122,21 +135,128 @@ class Features:
                 f"series_id {others} (select series_id from {self.relation('int_series')} "
                 f"where measure {differs} {literal(measure)})"
             )
-            for name in BY_SERIES:
-                view = quote(f"{name} of {measure}")
-                self._warehouse.execute(
-                    f"create or replace temporary view {view} as "
-                    f"select * from {self.relation(name)} where {mine}"
-                )
-                relations[name] = view
-            settings = replace(self.settings, measure=measure, measures=(measure,))
-            project = replace(self.project, relations=relations, settings=settings)
-            self._of[measure] = Features(self._warehouse, project)
+            found = self._narrowed(f"of {measure}", mine)
+            found.settings = replace(self.settings, measure=measure, measures=(measure,))
+            found.project = replace(found.project, settings=found.settings)
+            found._whole = self._whole.of(measure) if self._whole else None
+            self._of[measure] = found
         return self._of[measure]
+
+    @cached_property
+    def _bounds(self) -> list[str]:
+        """Ids of the series that parts begin with, but for the first part."""
+        (about,) = self.query(
+            f"select count(*) as n, sum(cast(? - first_t as bigint) + 1) as n_rows from {self.relation('int_series')}",
+            [self.last_cutoff.t],
+        ).to_pylist()
+        parts = -(-int(about["n_rows"] or 0) // PART_ROWS)
+        if parts < 2:
+            return []
+        size = -(-about["n"] // parts)
+        order = self.text_order("series_id")
+        found = self.query(
+            f"""
+            select series_id
+            from (
+                select series_id, row_number() over (order by {order}) - 1 as place
+                from {self.relation("int_series")}
+            ) as placed
+            where place > 0 and place % {size:d} = 0
+            order by {order}
+            """
+        )
+        bounds: list[str] = found.column("series_id").to_pylist()
+        return bounds
+
+    @property
+    def n_parts(self) -> int:
+        """How many parts there are, see `part`."""
+        return len(self._bounds) + 1
+
+    def part(self, number: int) -> Features:
+        """Return the features of some of the series, of about `PART_ROWS` rows of history; these themselves where there are no more.
+
+        Parts follow each other in the order of ids. What is the same for all series, cutoffs for one, is that of the whole panel.
+
+        Parameters
+        ----------
+        number
+            From 0 to ``n_parts - 1``.
+        """
+        if not self._bounds:
+            return self
+        bounds = [None, *self._bounds, None]
+        series = self.text_order("series_id")
+        among = [
+            f"{series} {comparison} {literal(bound)}"
+            for comparison, bound in ((">=", bounds[number]), ("<", bounds[number + 1]))
+            if bound is not None
+        ]
+        found = self._narrowed(f"part {number}", " and ".join(among))
+        found._whole, found.is_part = self, True
+        return found
+
+    def sampled(self, seed: int) -> Features:
+        """Return the features of a seeded sample of `TRAIN_SERIES` series; these themselves where there are no more.
+
+        What is the same for all series is that of the whole panel, as in `part`.
+        """
+        if self.n_series <= TRAIN_SERIES:
+            return self
+        if seed not in self._samples:
+            chosen = sampled(self.n_series, TRAIN_SERIES, seed)
+            name = f"{self._label} sample {seed:d}".strip().replace(" ", "_")
+            self.lookup(name, pa.table({"series_id": self.series_id.take(pa.array(chosen))}))
+            among = f"series_id in (select series_id from {quote(name)})"
+            self._samples[seed] = self._narrowed(f"sample {seed:d}", among)
+            self._samples[seed]._whole = self
+        return copy(self._samples[seed])  # what a training reads goes with it
+
+    def _narrowed(self, label: str, condition: str) -> Features:
+        """Return features whose relations are views, on this connection, of the series that a condition holds for."""
+        label = f"{self._label} {label}".strip()
+        relations = dict(self.project.relations)
+        for name in BY_SERIES:
+            if name not in relations:  # a worker has only what models read
+                continue
+            view = quote(f"{name} {label}")
+            self._warehouse.execute(
+                f"create or replace temporary view {view} as select * from {self.relation(name)} where {condition}"
+            )
+            relations[name] = view
+        found = Features(self._warehouse, replace(self.project, relations=relations))
+        found.settings, found._label = self.settings, label
+        return found
+
+    def has_history(self, cutoff_t: int) -> bool:
+        """Whether any of the series had begun at a cutoff; of a part of the panel none may have."""
+        return bool(
+            len(
+                self.query(
+                    f"select 1 as n from {self.relation('ftr_cutoff')} where t = ? limit 1",
+                    [cutoff_t],
+                )
+            )
+        )
+
+    def largest(self, cutoff_t: int, most: int) -> pa.Array:
+        """Return the ids of the series of the whole panel with the highest demand level at a cutoff, at most so many, sorted."""
+        if self._whole:
+            return self._whole.largest(cutoff_t, most)
+        order = self.text_order("series_id")
+        found = self.query(
+            f"select series_id from {self.relation('ftr_cutoff')} where t = ? "
+            f"order by {quote(LEVEL)} desc, {order} limit {most:d}",
+            [cutoff_t],
+        )
+        ids = found.column("series_id").combine_chunks()
+        return ids.take(pc.array_sort_indices(ids))
 
     @cached_property
     def cutoffs(self) -> list[Cutoff]:
         """Every cutoff, fold 0 first."""
+        if self._whole:
+            return self._whole.cutoffs
         rows = self.query(
             f"select fold, cutoff_t, cutoff from {self.relation('int_cutoffs')} order by fold"
         ).to_pylist()
@@ -155,6 +275,8 @@ class Features:
     @cached_property
     def first_t(self) -> int:
         """Period index of the first sale of all."""
+        if self._whole:
+            return self._whole.first_t
         sql = f"select min(first_t) as first_t from {self.relation('int_series')}"
         return int(self.query(sql).column("first_t")[0].as_py())
 
@@ -204,16 +326,22 @@ class Features:
         )
 
     def in_whole_units(self, end_t: int) -> bool:
-        """Whether all demand up to a period came in whole units."""
-        rows = self.query(
-            f"select count(*) as n from {self.relation('ftr_history')} where t <= ? and y <> floor(y)",
-            [end_t],
-        )
-        return int(rows.column("n")[0].as_py()) == 0
+        """Whether all demand of the whole panel up to a period came in whole units."""
+        if self._whole:
+            return self._whole.in_whole_units(end_t)
+        if end_t not in self._in_whole_units:
+            rows = self.query(
+                f"select count(*) as n from {self.relation('ftr_history')} where t <= ? and y <> floor(y)",
+                [end_t],
+            )
+            self._in_whole_units[end_t] = int(rows.column("n")[0].as_py()) == 0
+        return self._in_whole_units[end_t]
 
     @cached_property
     def dates(self) -> dict[int, dt.date]:
         """First day of each period, by period index."""
+        if self._whole:
+            return self._whole.dates
         rows = self.query(f"select t, ds from {self.relation('ftr_calendar')} order by t")
         return dict(zip(rows.column("t").to_pylist(), rows.column("ds").to_pylist(), strict=True))
 

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +55,30 @@ _OLDER = (
 # may hold other things, another warehouse's runs among them.
 UNCOMMITTED = "uncommitted"
 JOURNAL = "journal.json"
+JOURNAL_FORMAT = 2
 # Models a backtest trains once for all folds, kept until the commit.
 CHECKPOINTS = "checkpoints"
 COMMIT_ROWS = 1 << 18  # read at once
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Rows that wait for the commit: of which table, in which file, what is the same in all of them, how many.
+
+    Parameters
+    ----------
+    part
+        Rows of one kind may come in parts, from 0.
+    digest
+        Hash of their content, of forecasts alone.
+    """
+
+    table: str
+    path: Path
+    constants: dict[str, str | int]
+    part: int
+    rows: int
+    digest: str | None
 
 
 @dataclass
@@ -78,9 +99,7 @@ class Run:
     started_at: dt.datetime = field(default_factory=lambda: _now())
     header: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
-    _staged: list[tuple[str, Path, dict[str, str | int]]] = field(default_factory=list)
-    _rows: dict[str, int] = field(default_factory=dict)
-    _digests: dict[str, str] = field(default_factory=dict)
+    _staged: list[Staged] = field(default_factory=list)
     _trained: list[str] = field(default_factory=list)
     _checkpoints: list[str] = field(default_factory=list)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -97,8 +116,8 @@ class Run:
         """The run's own folder."""
         return self.artifacts_dir / self.run_id
 
-    def stage(self, table: str, rows: pa.Table, **constants: str | int) -> None:
-        """Keep rows for the commit, with constant columns (model, fold) added in front."""
+    def stage(self, table: str, rows: pa.Table, part: int = 0, **constants: str | int) -> None:
+        """Keep rows for the commit, with constant columns (model, fold) added in front; parts of them one after the other."""
         for name, value in constants.items():
             kind = pa.int32() if isinstance(value, int) else pa.string()
             rows = rows.add_column(0, name, pa.repeat(pa.scalar(value, kind), len(rows)))
@@ -107,23 +126,25 @@ class Run:
         with _disk(path):
             self._make(folder)
             pq.write_table(rows, path, compression="zstd")
-        self._staged.append((table, path, constants))
+        digest = _digest(rows) if table == "forecasts" else None
+        self._staged.append(Staged(table, path, constants, part, len(rows), digest))
         self._hashes.pop(path.relative_to(self.directory).as_posix(), None)
-        self._rows[table] = self._rows.get(table, 0) + len(rows)
-        if table == "forecasts":
-            self._digests[str(constants.get("model"))] = _digest(rows)
         self._note()
 
-    def has(self, table: str, **constants: str | int) -> bool:
+    def has(self, table: str, part: int = 0, **constants: str | int) -> bool:
         """Whether rows with these constants are staged, by this process or the one it goes on from."""
-        return any((name, c) == (table, constants) for name, _, c in self._staged)
+        return self._find(table, part, constants) is not None
+
+    def _find(self, table: str, part: int, constants: dict[str, str | int]) -> Path | None:
+        key = (table, part, constants)
+        found = [s.path for s in self._staged if (s.table, s.part, s.constants) == key]
+        return found[0] if found else None
 
     def drop_from(self, model: str) -> None:
         """Forget the rows staged from the first of a model on; for one whose rows only make sense together."""
-        first = [c.get("model") for _, _, c in self._staged].index(model)
-        for table, path, _ in self._staged[first:]:
-            self._rows[table] -= pq.read_metadata(path).num_rows
-            self._hashes.pop(path.relative_to(self.directory).as_posix(), None)
+        first = [staged.constants.get("model") for staged in self._staged].index(model)
+        for staged in self._staged[first:]:
+            self._hashes.pop(staged.path.relative_to(self.directory).as_posix(), None)
         del self._staged[first:]
         self._note()
 
@@ -131,14 +152,16 @@ class Run:
         """Whether the model's files are in the run's folder."""
         return model in self._trained
 
-    def staged(self, table: str, **constants: str | int) -> pa.Table:
-        """Return the rows staged with these constants."""
-        (path,) = [path for name, path, c in self._staged if (name, c) == (table, constants)]
+    def staged(self, table: str, part: int = 0, **constants: str | int) -> pa.Table:
+        """Return the rows staged with these constants; a KeyError where there are none."""
+        path = self._find(table, part, constants)
+        if path is None:
+            raise KeyError((table, part, constants))
         return pq.read_table(path)
 
     def every(self, table: str) -> list[pa.Table]:
         """Return all rows staged of a table, as they were staged."""
-        return [pq.read_table(path) for name, path, _ in self._staged if name == table]
+        return [pq.read_table(staged.path) for staged in self._staged if staged.table == table]
 
     @contextmanager
     def model_directory(self, model: str) -> Iterator[Path]:
@@ -201,11 +224,7 @@ class Run:
         for entry in journal["staged"]:
             if not is_whole(entry["path"]):
                 break  # files are numbered, so that what comes later cannot be kept without it
-            path = self.directory / entry["path"]
-            self._staged.append((entry["table"], path, entry["constants"]))
-            self._rows[entry["table"]] = self._rows.get(entry["table"], 0) + entry["rows"]
-            if entry["table"] == "forecasts":
-                self._digests[str(entry["constants"].get("model"))] = entry["digest"]
+            self._staged.append(Staged(**(entry | {"path": self.directory / entry["path"]})))
         for model in journal["trained"]:
             files = [path for path in checked if path.startswith(f"{model}/")]
             if all(map(is_whole, files)):
@@ -215,15 +234,15 @@ class Run:
             if files and all(map(is_whole, files)):
                 self._checkpoints.append(name)
         self._note()
-        staged = [" ".join([t, *map(str, c.values())]) for t, _, c in self._staged]
-        return [*staged, *(f"trained {model}" for model in self._trained)]
+        staged = [" ".join([s.table, *map(str, s.constants.values())]) for s in self._staged]
+        return [*dict.fromkeys(staged), *(f"trained {model}" for model in self._trained)]
 
     def commit(self, warehouse: Warehouse, project: Project) -> None:
         """Append all staged rows and the run's own row, in one transaction."""
         with warehouse.transaction():
-            for table, path, _ in self._staged:
-                with pq.ParquetFile(path) as staged:
-                    warehouse.append(project.relation(table), self._of_this_run(staged))
+            for staged in self._staged:
+                with pq.ParquetFile(staged.path) as file:
+                    warehouse.append(project.relation(staged.table), self._of_this_run(file))
             self._append_row(warehouse, project, "committed")
         self._is_committed = True
         _tidy(self.directory)
@@ -244,7 +263,7 @@ class Run:
         if self._is_committed:
             return
         self.header["error"] = f"{type(error).__name__}: {error}"[:4000]
-        self._rows, self._digests, self.artifacts = {}, {}, []
+        self._staged, self.artifacts = [], []
         self._append_row(warehouse, project, "failed")
 
     def discard(self) -> None:
@@ -256,7 +275,7 @@ class Run:
         """Write the journal anew: aside, then in its place, so that it is never half-written."""
         if self._identity is None:
             return
-        files = [path for _, path, _ in self._staged]
+        files = [staged.path for staged in self._staged]
         files += [self.artifacts_dir / artifact["path"] for artifact in self.artifacts]
         for name in self._checkpoints:
             files += (
@@ -267,17 +286,11 @@ class Run:
             if name not in self._hashes:
                 self._hashes[name] = sha256(path)
         journal = {
-            "format": 1,
+            "format": JOURNAL_FORMAT,
             "identity": self._identity,
             "staged": [
-                {
-                    "table": table,
-                    "path": path.relative_to(self.directory).as_posix(),
-                    "constants": constants,
-                    "rows": pq.read_metadata(path).num_rows,
-                    "digest": self._digests.get(str(constants.get("model"))),
-                }
-                for table, path, constants in self._staged
+                asdict(staged) | {"path": staged.path.relative_to(self.directory).as_posix()}
+                for staged in self._staged
             ],
             "trained": self._trained,
             "checkpoints": self._checkpoints,
@@ -297,12 +310,21 @@ class Run:
     @property
     def row_counts(self) -> dict[str, int]:
         """Rows staged per ledger table."""
-        return dict(self._rows)
+        counts: dict[str, int] = {}
+        for staged in self._staged:
+            counts[staged.table] = counts.get(staged.table, 0) + staged.rows
+        return counts
 
     @property
     def forecasts_sha256(self) -> str | None:
         """Hash of the forecast rows staged, without the run's id."""
-        return digest_text(json.dumps(self._digests, sort_keys=True)) if self._digests else None
+        digests: dict[str, str] = {}
+        for staged in self._staged:
+            if staged.digest is not None:
+                model = str(staged.constants.get("model"))
+                before = digests.get(model)
+                digests[model] = digest_text(before + staged.digest) if before else staged.digest
+        return digest_text(json.dumps(digests, sort_keys=True)) if digests else None
 
     def _append_row(self, warehouse: Warehouse, project: Project, status: str) -> None:
         row = {
@@ -314,7 +336,7 @@ class Run:
             "artifacts": json.dumps(self.artifacts),
             "forecasts_sha256": self.forecasts_sha256,
             "ledger_version": LEDGER_VERSION,
-            **{f"{table}_rows": self._rows.get(table, 0) for table in ROW_TABLES},
+            **{f"{table}_rows": self.row_counts.get(table, 0) for table in ROW_TABLES},
             **self.header,
         }
         present = {name: [value] for name, value in row.items() if value is not None}
@@ -348,7 +370,7 @@ def leftovers(artifacts_dir: Path) -> list[Leftover]:
             journal = json.loads(path.read_text())
         except (OSError, ValueError):
             continue  # it died before anything was finished
-        if journal.get("format") == 1:
+        if journal.get("format") == JOURNAL_FORMAT:
             found.append(Leftover(marker.parent, journal))
     return found
 

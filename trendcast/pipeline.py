@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from trendcast.features import Features
 from trendcast.models import ANALOGY, BASELINE, ENSEMBLE, check_model_settings, create, model_names
 from trendcast.models.backend import DEVICE, REPLICAS, cores
 from trendcast.models.by_measure import in_order, of_measure
-from trendcast.models.tables import QUANTILE_NAMES
+from trendcast.models.tables import FORECAST_SCHEMA, QUANTILE_NAMES
 from trendcast.portfolio import listed
 from trendcast.progress import Progress
 from trendcast.project import Project, find_profiles_dir, find_project_dir, read_output
@@ -472,11 +473,20 @@ def _backtest(
         What the folds teach about combining the models, for the last cutoff; None if that is not wanted.
     """
     folds = features.cutoffs[1:]
-    actuals = {fold.fold: features.actuals(fold.t) for fold in folds}
+    numbers = range(features.n_parts)
+
+    @lru_cache(maxsize=max(len(folds), 1))
+    def actuals(cutoff_t: int, number: int) -> pa.Table:
+        return features.part(number).actuals(cutoff_t)
+
     for name in (name for name in names if name != ENSEMBLE):
         with progress.phase(f"backtest {name}"):
             model = create(name, features.settings.measures)
-            left = [f for f in folds if not current.has("backtests", fold=f.fold, model=name)]
+            left = {
+                fold: missing
+                for fold in folds
+                if (missing := _missing(current, "backtests", numbers, fold=fold.fold, model=name))
+            }
             if left and not model.refits_each_fold:
                 # Trained once, on what the earliest fold may know: later folds only test it harder.
                 filled = current.checkpoint(name)
@@ -489,15 +499,21 @@ def _backtest(
             def fit(fold: Cutoff, model: Model = model) -> None:
                 _fit(model, features, fold.t, progress)
 
-            for fold, rows in shards.backtest(model, features, left, fit):
-                came = _newcomers(features, fold.t) if name == ANALOGY else actuals[fold.fold]
-                current.stage("backtests", _beside(rows, came, name), fold=fold.fold, model=name)
+            for fold, number, rows in shards.backtest(model, features, left, fit):
+                came = (
+                    _newcomers(features.part(number), fold.t)
+                    if name == ANALOGY
+                    else actuals(fold.t, number)
+                )
+                current.stage(
+                    "backtests", _beside(rows, came, name), number, fold=fold.fold, model=name
+                )
 
     if ENSEMBLE not in names:
         return None
     if current.has_trained(ENSEMBLE):
         return ensemble.Ensembles.load(current.directory / ENSEMBLE, features.settings.measures)
-    if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):
+    if current.has("backtests", fold=folds[-1].fold, model=ENSEMBLE):  # the oldest, its first part
         current.drop_from(ENSEMBLE)  # each fold builds on the one before, and it costs little
     with progress.phase(f"backtest {ENSEMBLE}"):
         return _backtest_ensemble(features, current, names)
@@ -517,23 +533,29 @@ def _backtest_ensemble(
             names, counts=counts, horizon=settings.horizon, medium=settings.windows[1]
         )
     for fold in folds:
-        tables = [current.staged("backtests", fold=fold.fold, model=name) for name in names]
-        found, parts = {}, []
-        for measure, walk in walks.items():
-            mine = _of_measure(features, measure, tables)
-            about = mine[0]
-            rows = ensemble.Rows.of(mine, about, settings.lead_bucket, counts=walk.counts)
-            found[measure], combined = walk.score(fold.t, rows)
-            quantiles = found[measure].finish(combined)
-            table = ensemble.table_of(about, combined.mean[0], quantiles)
-            for name in ("demand_class", "error_scale", "actual"):
-                table = table.append_column(name, about.column(name))
-            if borrows:
-                analogy = _by_analogy(features, measure, fold.t)
-                walk.remember_new(fold.t, table, analogy)
-                table, _ = _drawn(features, found[measure], table, None, analogy)
-            parts.append(table)
-        current.stage("backtests", in_order(parts), fold=fold.fold, model=ENSEMBLE)
+        found = {measure: walk.ensemble(fold.t) for measure, walk in walks.items()}
+        for number in range(features.n_parts):
+            part = features.part(number)
+            tables = [
+                current.staged("backtests", number, fold=fold.fold, model=name) for name in names
+            ]
+            parts = []
+            for measure, walk in walks.items():
+                mine = _of_measure(part, measure, tables)
+                about = mine[0]
+                rows = ensemble.Rows.of(mine, about, settings.lead_bucket, counts=walk.counts)
+                combined = found[measure].combine(rows)
+                walk.remember(fold.t, rows, found[measure], features.n_parts)
+                quantiles = found[measure].finish(combined)
+                table = ensemble.table_of(about, combined.mean[0], quantiles)
+                for name in ("demand_class", "error_scale", "actual"):
+                    table = table.append_column(name, about.column(name))
+                if borrows:
+                    analogy = _by_analogy(part, measure, fold.t)
+                    walk.remember_new(fold.t, table, analogy)
+                    table, _ = _drawn(features, found[measure], table, None, analogy)
+                parts.append(table)
+            current.stage("backtests", in_order(parts), number, fold=fold.fold, model=ENSEMBLE)
         _stage_weights(features, current, ensemble.Ensembles(found), fold.fold)
     last = features.last_cutoff.t
     return ensemble.Ensembles({measure: walk.ensemble(last) for measure, walk in walks.items()})
@@ -711,55 +733,95 @@ def _forecast(
 ) -> None:
     """Stage every model's forecasts and explanations at the last cutoff; of the series given, or of all."""
     cutoff_t = features.last_cutoff.t
+    numbers = range(features.n_parts)
 
-    def part(rows: pa.Table) -> pa.Table:
+    def wanted(rows: pa.Table) -> pa.Table:
         return rows if ids is None else rows.filter(pc.is_in(rows.column("series_id"), ids))
 
     for model in models:
         with progress.phase(f"forecast {model.name}"):
-            if not current.has("forecasts", model=model.name):
-                rows = part(shards.forecast(model, features, cutoff_t))
-                current.stage("forecasts", rows, model=model.name)
-            if current.has("explanations", model=model.name):
-                continue
-            explained = model.explain(features, cutoff_t)
-            if explained is not None:
-                current.stage("explanations", part(explained), model=model.name)
-    if combined is None or current.has("forecasts", model=ENSEMBLE):
+            for number in numbers:
+                part = features.part(number)
+                if not current.has("forecasts", number, model=model.name):
+                    rows = wanted(shards.forecast(model, part, cutoff_t))
+                    current.stage("forecasts", rows, number, model=model.name)
+                if current.has("explanations", number, model=model.name):
+                    continue
+                explained = model.explain(part, cutoff_t)
+                if explained is not None:
+                    current.stage("explanations", wanted(explained), number, model=model.name)
+    if combined is None:
         return
+    borrows = any(model.name == ANALOGY for model in models)
     with progress.phase(f"forecast {ENSEMBLE}"):
-        tables = [current.staged("forecasts", model=name) for name in combined.members]
-        about = part(features.actuals(cutoff_t))
-        for name, table in zip(combined.members, tables, strict=True):
-            _check_keys(table, about, name)
-        explained = {
-            name: current.staged("explanations", model=name)
-            for name in combined.members
-            if current.has("explanations", model=name)
-        }
-        borrows = any(model.name == ANALOGY for model in models)
-        forecasts, parts = [], []
-        for measure, found in combined.parts.items():
-            mine = _of_measure(features, measure, tables)
-            if not len(mine[0]):
-                continue  # of a part of the portfolio that has none of its series
-            (about_mine,) = _of_measure(features, measure, [about])
-            lead_bucket = features.settings.lead_bucket
-            each = ensemble.Rows.of(mine, about_mine, lead_bucket, counts=found.counts)
-            of_mine = _of_measure(features, measure, list(explained.values()))
-            parts_of = found.explain(each, mine[0], dict(zip(explained, of_mine, strict=True)))
-            rows = found.combine(each)
-            table = ensemble.table_of(mine[0], rows.mean[0], found.finish(rows))
-            if borrows:
-                analogy = _by_analogy(features, measure, cutoff_t)
-                table, drawn = _drawn(features, found, table, parts_of, analogy)
-                parts_of = drawn if drawn is not None else parts_of
-            parts.append(parts_of)
-            forecasts.append(table)
-        # Before the forecasts, whose presence tells a run that goes on from here that this is done.
-        if not current.has("explanations", model=ENSEMBLE):
-            current.stage("explanations", pa.concat_tables(parts), model=ENSEMBLE)
-        current.stage("forecasts", in_order(forecasts), model=ENSEMBLE)
+        for number in _missing(current, "forecasts", numbers, model=ENSEMBLE):
+            part = features.part(number)
+            about = wanted(part.actuals(cutoff_t))
+            if not len(about):  # a part of the panel that has none of the series asked for
+                current.stage("forecasts", FORECAST_SCHEMA.empty_table(), number, model=ENSEMBLE)
+                continue
+            table, parts_of = _combined(part, current, combined, number, about, borrows=borrows)
+            # Before the forecasts, whose presence tells a run that goes on from here that this is done.
+            if not current.has("explanations", number, model=ENSEMBLE):
+                current.stage("explanations", parts_of, number, model=ENSEMBLE)
+            current.stage("forecasts", table, number, model=ENSEMBLE)
+
+
+def _combined(
+    features: Features,
+    current: ledger.Run,
+    combined: ensemble.Ensembles,
+    number: int,
+    about: pa.Table,
+    *,
+    borrows: bool,
+) -> tuple[pa.Table, pa.Table]:
+    """Return the ensemble's forecasts of a part of the panel, and their explanations, from the members' that are staged.
+
+    Parameters
+    ----------
+    features
+        Of that part.
+    about
+        What is known of the rows, as `Features.actuals` has it.
+    borrows
+        Whether new series are drawn to those like them.
+    """
+    cutoff_t = features.last_cutoff.t
+    tables = [current.staged("forecasts", number, model=name) for name in combined.members]
+    for name, table in zip(combined.members, tables, strict=True):
+        _check_keys(table, about, name)
+    explained = {
+        name: current.staged("explanations", number, model=name)
+        for name in combined.members
+        if current.has("explanations", number, model=name)
+    }
+    forecasts, parts = [], []
+    for measure, found in combined.parts.items():
+        mine = _of_measure(features, measure, tables)
+        if not len(mine[0]):
+            continue  # of a part of the portfolio that has none of its series
+        (about_mine,) = _of_measure(features, measure, [about])
+        lead_bucket = features.settings.lead_bucket
+        each = ensemble.Rows.of(mine, about_mine, lead_bucket, counts=found.counts)
+        of_mine = _of_measure(features, measure, list(explained.values()))
+        parts_of = found.explain(each, mine[0], dict(zip(explained, of_mine, strict=True)))
+        rows = found.combine(each)
+        table = ensemble.table_of(mine[0], rows.mean[0], found.finish(rows))
+        if borrows:
+            analogy = _by_analogy(features, measure, cutoff_t)
+            table, drawn = _drawn(features, found, table, parts_of, analogy)
+            parts_of = drawn if drawn is not None else parts_of
+        parts.append(parts_of)
+        forecasts.append(table)
+    return in_order(forecasts), pa.concat_tables(parts)
+
+
+def _missing(
+    current: ledger.Run, table: str, numbers: Sequence[int], **constants: str | int
+) -> list[int]:
+    """Return which parts of some rows are not staged."""
+    return [number for number in numbers if not current.has(table, number, **constants)]
 
 
 def _was_made_with_other_sql(workspace: Workspace) -> bool:

@@ -90,7 +90,7 @@ def reproduce(workspace: Workspace, run_id: str) -> dict[str, Any]:
                 features, current, names, workspace.progress, inputs["backtest"], combined
             )
         again = pa.concat_tables(
-            current.staged("forecasts", model=name).select(made.column_names) for name in names
+            table.select(made.column_names) for table in current.every("forecasts")
         )
     return {
         "run_id": run_id,

@@ -64,7 +64,8 @@ class Scorer:
                 warehouse.lookup(name, pa.ipc.open_stream(stream).read_all())
             relations = {name: quote(name) for name in (*tables, *self.shared)}
             features = Features(warehouse, replace(self.project, relations=relations))
-            rows = [self._model(files).forecast(features, t) for t, files in self.files.items()]
+            features.is_part = True
+            rows = [_forecast(self._model(files), features, t) for t, files in self.files.items()]
             return pa.concat_tables(table.cast(FORECAST_SCHEMA) for table in rows)
 
     def _model(self, files: dict[str, bytes]) -> Model:
@@ -87,36 +88,55 @@ def forecast(model: Model, features: Features, cutoff_t: int) -> pa.Table:
     """Forecast every series from a cutoff: by the engine's workers, where it has any and the model allows, else here."""
     if _has_workers(features, model):
         return _by_workers(features, model, {cutoff_t: _stored(model)})
-    return model.forecast(features, cutoff_t)
+    return _forecast(model, features, cutoff_t)
 
 
 def backtest(
-    model: Model, features: Features, folds: Sequence[Cutoff], fit: Callable[[Cutoff], None]
-) -> Iterator[tuple[Cutoff, pa.Table]]:
-    """Forecast every series from each fold's cutoff, as `forecast` does; the engine's workers make all folds in one job.
+    model: Model,
+    features: Features,
+    wanted: Mapping[Cutoff, Sequence[int]],
+    fit: Callable[[Cutoff], None],
+) -> Iterator[tuple[Cutoff, int, pa.Table]]:
+    """Forecast parts of the panel from folds' cutoffs, as `forecast` does; the engine's workers make all folds of a part in one job.
 
     Parameters
     ----------
+    wanted
+        The numbers of the parts (`Features.part`) that are wanted of each fold.
     fit
         Has the model learn what a fold may know; called before the fold is forecast where the model `refits_each_fold`.
+
+    Yields
+    ------
+    tuple
+        The fold, the number of the part, and its rows.
     """
-    if not _has_workers(features, model):
-        for fold in folds:
-            if model.refits_each_fold:
-                fit(fold)
-            yield fold, model.forecast(features, fold.t)
-        return
-    files: dict[int, dict[str, bytes]] = {}
-    for fold in folds:
+    by_workers = _has_workers(features, model)
+    files: dict[Cutoff, dict[str, bytes]] = {}
+    for fold, numbers in wanted.items():
         if model.refits_each_fold:
             fit(fold)
-        if model.refits_each_fold or not files:
-            stored = _stored(model)
-        files[fold.t] = stored
-    if files:
-        rows = _by_workers(features, model, files)
-        for fold in folds:
-            yield fold, rows.filter(pc.equal(rows.column("cutoff"), fold.date))
+        if by_workers:
+            if model.refits_each_fold or not files:
+                stored = _stored(model)
+            files[fold] = stored
+            continue
+        for number in numbers:
+            yield fold, number, _forecast(model, features.part(number), fold.t)
+    for number in range(features.n_parts if files else 0):
+        folds = [fold for fold in files if number in wanted[fold]]
+        if folds:
+            sent = {fold.t: files[fold] for fold in folds}
+            rows = _by_workers(features.part(number), model, sent)
+            for fold in folds:
+                yield fold, number, rows.filter(pc.equal(rows.column("cutoff"), fold.date))
+
+
+def _forecast(model: Model, features: Features, cutoff_t: int) -> pa.Table:
+    """Forecast every series that there is at a cutoff; of a part of the panel there may be none."""
+    if features.is_part and not features.has_history(cutoff_t):
+        return FORECAST_SCHEMA.empty_table()
+    return model.forecast(features, cutoff_t)
 
 
 def _has_workers(features: Features, model: Model) -> bool:

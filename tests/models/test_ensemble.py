@@ -189,9 +189,15 @@ def test_intervals_of_the_wrong_width_cover_after_all(factor: float) -> None:
 # --- What it may know ---
 
 
+def score(walk: Backtest, t: int, rows: Rows) -> Ensemble:
+    found = walk.ensemble(t)
+    walk.remember(t, rows, found)
+    return found
+
+
 def walked(folds: dict[int, Rows], last_t: int) -> dict[int, Ensemble]:
     walk = Backtest(["a", "b", "c"], counts=False, horizon=HORIZON, medium=8)
-    found = {t: walk.score(t, rows)[0] for t, rows in sorted(folds.items())}
+    found = {t: score(walk, t, rows) for t, rows in sorted(folds.items())}
     return found | {last_t: walk.ensemble(last_t)}
 
 
@@ -257,7 +263,7 @@ def test_a_series_leans_to_the_member_that_suits_it() -> None:
         odd = np.array([int(name[1:]) % 2 for name in rows.series_id])
         for member in (0, 1):
             rows.quantiles[member, odd == member] += 20
-        walk.score(100 + fold * HORIZON, rows)
+        score(walk, 100 + fold * HORIZON, rows)
     found = walk.ensemble(100 + 4 * HORIZON)
     assert found.tilts["s000"][1] > 5 * found.tilts["s000"][0]
     assert found.tilts["s001"][0] > 5 * found.tilts["s001"][1]
@@ -271,7 +277,7 @@ def test_a_series_leans_to_the_member_that_suits_it() -> None:
 def test_a_series_with_one_row_hardly_leans() -> None:
     rows = rows_of(np.random.default_rng(6), 2, (0.1, 9.0))
     walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
-    walk.score(100, rows.take(np.array([0])))
+    score(walk, 100, rows.take(np.array([0])))
     (tilt,) = walk.ensemble(100 + HORIZON).tilts.values()
     assert 1 / 3 < tilt[0] / tilt[1] < 3
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trendcast.models.explanations import explanation_table, in_units, largest, shapley
+from trendcast.models.explanations import explanation_table, in_units, positions, shapley
 
 
 def test_the_logarithmic_mean_of_two_factors() -> None:
@@ -57,8 +58,7 @@ def test_the_first_component_has_a_row_for_every_forecast() -> None:
     ]
 
 
-def test_the_largest_series_keep_their_order() -> None:
-    size = np.array([3.0, 9.0, 1.0, 9.0, 5.0])
-    assert largest(size, 3).tolist() == [1, 3, 4]
-    assert largest(size, 0).tolist() == [1]
-    assert largest(size, 9).tolist() == [0, 1, 2, 3, 4]
+def test_positions_are_of_those_there_are() -> None:
+    series = np.array(["a", "b", "d", "e"])
+    assert positions(pa.array(["e", "c", "b"]), series).tolist() == [1, 3]
+    assert positions(pa.array(["c"]), series).tolist() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,26 +38,30 @@ COLUMNS = (
     Column("promotion", "ftr_known", "known", component="promotion"),
     Column("is_monday", "ftr_calendar", "known"),
 )
+TABLES = ("int_series", "ftr_history", "ftr_known", "ftr_calendar", "ftr_static", "ftr_cutoff")
 SMALL = {"max_rows": 20_000, "max_rounds": 60, "train_cutoffs": 40, "min_rows": 20}
 
 
+def settings_with(**lightgbm: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        horizon=HORIZON,
+        lead_bucket=BUCKET,
+        season_length=7,
+        grain="day",
+        lightgbm=SMALL | lightgbm,
+    )
+
+
+@dataclass
 class FakeProject:
     """Only what a model asks of a project."""
 
+    settings: SimpleNamespace = field(default_factory=settings_with)
+    relations: dict[str, str] = field(default_factory=lambda: {name: name for name in TABLES})
     columns = COLUMNS
 
-    def __init__(self, **lightgbm: object) -> None:
-        self.settings = SimpleNamespace(
-            horizon=HORIZON,
-            lead_bucket=BUCKET,
-            season_length=7,
-            grain="day",
-            lightgbm=SMALL | lightgbm,
-        )
-
-    @staticmethod
-    def relation(name: str) -> str:
-        return name
+    def relation(self, name: str) -> str:
+        return self.relations[name]
 
     def with_role(self, *roles: str, wide: bool = False) -> list[Column]:
         return [c for c in self.columns if c.role in roles and (wide or not c.wide)]
@@ -110,7 +114,7 @@ def features_on(
         connection.register("rows", pa.Table.from_pylist(rows))
         # In another order than anyone would like.
         connection.execute(f"create table {name} as select * from rows order by hash(rows)")
-    connection.execute("create table int_series as select 0 as first_t")
+    connection.execute("create table int_series as select series_id, 0 as first_t from ftr_static")
     connection.execute(
         """
         create view ftr_cutoff as select *, cast(t % 5 as double) as share from ftr_history
@@ -193,7 +197,7 @@ def test_a_training_reads_a_sample_of_the_series_of_a_large_panel(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Design(features, [100], LAST_T)
-    monkeypatch.setattr("trendcast.design.TRAIN_SERIES", 5)
+    monkeypatch.setattr("trendcast.features.TRAIN_SERIES", 5)
     some, again = (Design(features, [100], LAST_T, seed=3) for _ in range(2))
     assert len(some.series_id) == 5 < len(whole.series_id)
     assert some.series_id == again.series_id == sorted(some.series_id)
@@ -246,7 +250,7 @@ def test_threads_do_not_change_the_forecast_and_seeds_do(
 ) -> None:
     ours = model.forecast(features, CUTOFF)
     for threads in (1, 3):
-        other = features_on(*panel, project=FakeProject(threads=threads))
+        other = features_on(*panel, project=FakeProject(settings_with(threads=threads)))
         assert fitted(other).forecast(other, CUTOFF) == ours
     assert fitted(features, seed=4).forecast(features, CUTOFF) != ours
 
@@ -279,7 +283,7 @@ def test_only_columns_with_a_role_and_no_wordy_category_are_used(
 ) -> None:
     assert "share" in model._about["names"]
     assert model._about["categories"] == {"colour": ["blue", "red"]}
-    narrow = features_on(*panel, project=FakeProject(max_categories=1))
+    narrow = features_on(*panel, project=FakeProject(settings_with(max_categories=1)))
     assert fitted(narrow)._about["categories"] == {}
 
 
@@ -413,7 +417,9 @@ def test_explanations_add_up_and_a_promotion_is_found_under_its_name() -> None:
 
 def test_only_the_largest_series_are_explained_where_there_are_too_many() -> None:
     y, promotion = demand(np.random.default_rng(5))
-    features = features_on(y, promotion, project=FakeProject(explain_rows=3 * HORIZON + 1))
+    features = features_on(
+        y, promotion, project=FakeProject(settings_with(explain_rows=3 * HORIZON + 1))
+    )
     model = LightGBM()
     model.fit(features, LAST_T - 1, 1, lambda _: None)
     explained = set(model.explain(features, LAST_T - 1).column("series_id").to_pylist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import duckdb
@@ -31,24 +31,29 @@ COLUMNS = (
 HORIZON, BUCKET, LAST_T = 6, 3, 200
 
 
+SETTINGS = SimpleNamespace(
+    horizon=HORIZON,
+    lead_bucket=BUCKET,
+    season_length=7,
+    grain="day",
+    train_periods=150,
+    train_stride=2,
+    train_rows=10**6,
+    seed=1,
+)
+TABLES = ("int_series", "ftr_history", "ftr_known", "ftr_calendar", "ftr_static", "ftr_cutoff")
+
+
+@dataclass
 class FakeProject:
     """Only what a model asks of a project."""
 
-    settings = SimpleNamespace(
-        horizon=HORIZON,
-        lead_bucket=BUCKET,
-        season_length=7,
-        grain="day",
-        train_periods=150,
-        train_stride=2,
-        train_rows=10**6,
-        seed=1,
-    )
+    settings: SimpleNamespace = field(default_factory=lambda: SETTINGS)
+    relations: dict[str, str] = field(default_factory=lambda: {name: name for name in TABLES})
     columns = COLUMNS
 
-    @staticmethod
-    def relation(name: str) -> str:
-        return name
+    def relation(self, name: str) -> str:
+        return self.relations[name]
 
     def with_role(self, *roles: str, wide: bool = False) -> list[Column]:
         return [c for c in self.columns if c.role in roles]
@@ -218,7 +223,7 @@ def test_of_a_large_panel_rows_are_drawn_over_all_cutoffs_and_leads(
     design = Design(features, cutoffs, end_t, wide=False)
     whole = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
     wanted = len(whole) // 10
-    monkeypatch.setattr(FakeProject.settings, "train_rows", wanted)
+    monkeypatch.setattr(SETTINGS, "train_rows", wanted)
     keys = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
     assert wanted <= len(keys) <= wanted + len(cutoffs)
     assert (keys.cutoff + keys.lead <= end_t).all()
@@ -333,7 +338,7 @@ def test_what_a_sample_of_the_series_teaches_serves_all(
 ) -> None:
     expected = fitted.forecast(features, LAST_T - 1)
     n_series = len(set(expected.column("series_id").to_pylist()))
-    monkeypatch.setattr("trendcast.design.TRAIN_SERIES", n_series - 2)
+    monkeypatch.setattr("trendcast.features.TRAIN_SERIES", n_series - 2)
     model = ridge.Ridge()
     model.fit(features, LAST_T - 1, 1, lambda _: None)
     found = model.forecast(features, LAST_T - 1)

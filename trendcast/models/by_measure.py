@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from trendcast.features import Features
@@ -50,16 +50,26 @@ class ByMeasure:
 
     def forecast(self, features: Features, cutoff_t: int) -> pa.Table:
         """Forecast every series from a cutoff."""
-        parts = [m.forecast(features.of(measure), cutoff_t) for measure, m in self._models.items()]
+        parts = [
+            m.forecast(features.of(measure), cutoff_t)
+            for measure, m in self._there(features, cutoff_t)
+        ]
         return in_order(parts)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
         """Contributions by component, or None."""
         explained = (
-            m.explain(features.of(measure), cutoff_t) for measure, m in self._models.items()
+            m.explain(features.of(measure), cutoff_t)
+            for measure, m in self._there(features, cutoff_t)
         )
         parts = [part for part in explained if part is not None]
         return pa.concat_tables(parts) if parts else None
+
+    def _there(self, features: Features, cutoff_t: int) -> Iterator[tuple[str, Model]]:
+        """Return the measures that have a series at a cutoff; in a part of the panel not all need have."""
+        for measure, model in self._models.items():
+            if features.of(measure).has_history(cutoff_t):
+                yield measure, model
 
     def coefficients(self) -> pa.Table | None:
         """Coefficients with their measure, or None."""

@@ -156,7 +156,7 @@ class Classical:
         settings = features.settings
         config = ClassicalConfig.from_settings(settings.classical)
         progress("smoothing")
-        found = self._outlook(features, end_t)
+        found = self._outlook(features.sampled(seed), end_t)
         rows = sampled(len(found.past_actual), config.error_rows, seed)
         self._spread = Spread.measure(
             found.past_actual[rows],
@@ -244,12 +244,14 @@ def _history(features: Features, t: int, span: int) -> tuple[npt.NDArray[np.str_
         """,
         [t - span, t],
     )
+    # As wide for a part of the panel as for all of it.
+    first = max(features.first_t, t - span + 1)
     names = pc.run_end_encode(rows.column("series_id").combine_chunks())
     ends = names.run_ends.to_numpy()
     code = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     period = rows.column("t").to_numpy().astype(np.int64)
-    y = np.full((len(ends), t - int(period.min()) + 1), np.nan)
-    y[code, period - period.min()] = rows.column("y").cast(pa.float64()).to_numpy()
+    y = np.full((len(ends), t - first + 1), np.nan)
+    y[code, period - first] = rows.column("y").cast(pa.float64()).to_numpy()
     return np.array(names.values.to_pylist(), dtype=np.str_), y
 
 

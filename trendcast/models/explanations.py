@@ -6,11 +6,12 @@ Shapes: N series, H leads, C components, G groups of inputs.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -59,9 +60,9 @@ def shapley(values: Array) -> Array:
     return parts
 
 
-def largest(size: npt.NDArray[Any], most: int) -> npt.NDArray[np.int64]:
-    """Return the positions of the largest series, ascending: so many of them, and at least one."""
-    return np.sort(np.argsort(-size, kind="stable")[: max(1, most)])
+def positions(among: pa.Array, series_id: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+    """Return the positions of the series that are among some, ascending."""
+    return np.flatnonzero(pc.is_in(pa.array(series_id), among).to_numpy(zero_copy_only=False))
 
 
 def explanation_table(

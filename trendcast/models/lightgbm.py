@@ -35,7 +35,7 @@ from trendcast.models.base import (
     config_from_settings,
     read_artifact,
 )
-from trendcast.models.explanations import explanation_table, in_units, largest
+from trendcast.models.explanations import explanation_table, in_units, positions
 from trendcast.models.spread import Spread, is_counts, least_demand, sampled, scaled_variance
 from trendcast.models.tables import forecast_table
 
@@ -257,7 +257,7 @@ class LightGBM:
         return forecast_table(forecast, features.dates)
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
-        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts.
+        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts of the whole panel.
 
         TreeSHAP (Lundberg et al., Nature Machine Intelligence 2020) takes the logarithm of the mean over the level apart.
         The logarithmic mean of the forecast and of what trees say on average turns these parts into units of the
@@ -270,7 +270,10 @@ class LightGBM:
         keys = design.keys([cutoff_t])
         most = LightGBMConfig.from_settings(features.settings.lightgbm).explain_rows
         horizon = design.horizon
-        chosen = largest(design.scale(keys)[0][::horizon], most // horizon)
+        series_id = np.asarray(design.series_id, dtype=np.str_)[keys.series[::horizon]]
+        chosen = positions(features.largest(cutoff_t, max(1, most // horizon)), series_id)
+        if not len(chosen):
+            return None
         keys = keys.take((chosen[:, None] * horizon + np.arange(horizon)).ravel())
         components = _components(features, design)
         names = list(dict.fromkeys(["level", *components]))
@@ -284,9 +287,8 @@ class LightGBM:
             base = np.exp(shares[:, -1]) * design.scale(part)[0].astype(np.float64)
             out[rows] = in_units(shares[:, :-1] @ into, base)
             out[rows, 0] += base
-        series_id = np.asarray(design.series_id, dtype=np.str_)[keys.series[::horizon]]
         contributions = out.reshape(len(chosen), horizon, len(names))
-        return explanation_table(series_id, cutoff_t, features.dates, names, contributions)
+        return explanation_table(series_id[chosen], cutoff_t, features.dates, names, contributions)
 
     def coefficients(self) -> pa.Table | None:
         """Return None."""

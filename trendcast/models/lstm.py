@@ -40,7 +40,7 @@ from trendcast.models.base import (
     pinball,
     read_artifact,
 )
-from trendcast.models.explanations import in_units, largest, shapley
+from trendcast.models.explanations import in_units, shapley
 from trendcast.panel import BoolArray, FloatArray, IntArray, Panel, Windows
 
 FORMAT = 4  # of the JSON beside the weights
@@ -778,9 +778,13 @@ class LSTMForecaster:
         return Forecast(panel.series_id[series], cutoff, mean, quantiles)
 
     def explain(
-        self, panel: Panel, forecast: Forecast, components: Mapping[str, str], most: int
+        self,
+        panel: Panel,
+        forecast: Forecast,
+        components: Mapping[str, str],
+        chosen: npt.NDArray[np.int64],
     ) -> tuple[npt.NDArray[np.str_], list[str], npt.NDArray[np.float64]]:
-        """Take the means of the largest series apart into components.
+        """Take the means of some series apart into components.
 
         Every set of components is forecast without the others (``Frame.places``); what one adds to the logarithm of the
         mean on average over all orders is its Shapley value, exactly. The logarithmic mean turns these into units.
@@ -793,8 +797,8 @@ class LSTMForecaster:
             What ``predict`` returned for it; the parts add up to its means.
         components
             Component of each feature column.
-        most
-            Series explained, at most.
+        chosen
+            Positions of the series explained among those of the forecast, [n].
 
         Returns
         -------
@@ -803,7 +807,6 @@ class LSTMForecaster:
         """
         frame = self._fitted()
         series = np.flatnonzero(panel.start <= forecast.cutoff)
-        chosen = largest(forecast.mean.sum(axis=1), most)
         groups, static = frame.places(components), frame.static_codes(panel)
         out = np.empty((len(chosen), frame.horizon, 1 + len(groups)))
         at = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trendcast.models.base import ModelError
-from trendcast.models.explanations import explanation_table
+from trendcast.models.explanations import explanation_table, positions
 from trendcast.models.lstm import LSTMConfig, LSTMForecaster
 from trendcast.models.tables import forecast_table
 
@@ -35,7 +35,7 @@ class LSTM:
     ) -> None:
         """Train on the panel as it was at ``end_t``."""
         config = LSTMConfig.from_settings(features.settings.lstm)
-        panel = features.panel.truncate(end_t)
+        panel = features.sampled(seed).panel.truncate(end_t)
         self._latest = None
         self._forecaster = LSTMForecaster(config).fit(
             panel,
@@ -47,16 +47,20 @@ class LSTM:
         """Forecast every series from a cutoff."""
         return forecast_table(self._predicted(features, cutoff_t), features.dates)
 
-    def explain(self, features: Features, cutoff_t: int) -> pa.Table:
-        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts."""
+    def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
+        """Contributions by component that add up to the mean, of up to ``explain_rows`` forecasts of the whole panel."""
         forecast = self._predicted(features, cutoff_t)
         columns = features.project.with_role("history", "season", "known")
         config = LSTMConfig.from_settings(features.settings.lstm)
+        most = max(1, config.explain_rows // forecast.horizon)
+        chosen = positions(features.largest(cutoff_t, most), forecast.series_id)
+        if not len(chosen):
+            return None
         series_id, names, contributions = self._fitted().explain(
             features.panel.truncate(cutoff_t),
             forecast,
             {column.name: column.component for column in columns},
-            config.explain_rows // forecast.horizon,
+            chosen,
         )
         return explanation_table(series_id, cutoff_t, features.dates, names, contributions)
 
