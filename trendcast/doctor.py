@@ -24,6 +24,7 @@ from trendcast.checks import (
     count_periods,
 )
 from trendcast.errors import ArtifactError, TrendcastError
+from trendcast.features import PART_ROWS
 from trendcast.models.lightgbm import LightGBMConfig
 from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
@@ -386,7 +387,10 @@ def memory_needed(
         sample = min(trees.max_rows, n_series * settings.horizon * trees.train_cutoffs)
         needed["trees"] = MATRIX_COPIES * 4 * (sample + trees.error_rows) * wide / 1e9
     if "lstm" in settings.models:
-        needed["panel"] = PANEL_COPIES * panel_bytes(project, n_series, rows) / 1e9
+        # Of a larger panel a sample is learnt from, and parts are forecast.
+        share = min(1.0, PART_ROWS / max(rows, 1))
+        held = panel_bytes(project, round(share * n_series), round(share * rows))
+        needed["panel"] = PANEL_COPIES * held / 1e9
     return needed
 
 

@@ -64,7 +64,7 @@ class Features:
         self.project = project
         self.settings = project.settings
         self._of: dict[str, Features] = {}
-        self._samples: dict[int, Features] = {}
+        self._samples: dict[str, Features] = {}
         self._in_whole_units: dict[int, bool] = {}
         # What these are a part of: tells what is the same for all of its series. None: they are no part.
         self._whole: Features | None = None
@@ -143,16 +143,21 @@ class Features:
         return self._of[measure]
 
     @cached_property
+    def n_rows(self) -> int:
+        """Rows of history of all series."""
+        found = self.query(
+            f"select sum(cast(? - first_t as bigint) + 1) as n from {self.relation('int_series')}",
+            [self.last_cutoff.t],
+        )
+        return int(found.column("n")[0].as_py() or 0)
+
+    @cached_property
     def _bounds(self) -> list[str]:
         """Ids of the series that parts begin with, but for the first part."""
-        (about,) = self.query(
-            f"select count(*) as n, sum(cast(? - first_t as bigint) + 1) as n_rows from {self.relation('int_series')}",
-            [self.last_cutoff.t],
-        ).to_pylist()
-        parts = -(-int(about["n_rows"] or 0) // PART_ROWS)
+        parts = -(-self.n_rows // PART_ROWS)
         if parts < 2:
             return []
-        size = -(-about["n"] // parts)
+        size = -(-self.n_series // parts)
         order = self.text_order("series_id")
         found = self.query(
             f"""
@@ -161,9 +166,10 @@ class Features:
                 select series_id, row_number() over (order by {order}) - 1 as place
                 from {self.relation("int_series")}
             ) as placed
-            where place > 0 and place % {size:d} = 0
+            where place > 0 and place % ? = 0
             order by {order}
-            """
+            """,
+            [size],
         )
         bounds: list[str] = found.column("series_id").to_pylist()
         return bounds
@@ -196,21 +202,30 @@ class Features:
         found._whole, found.is_part = self, True
         return found
 
-    def sampled(self, seed: int) -> Features:
+    def sampled(self, seed: int, *, whole_history: bool = False) -> Features:
         """Return the features of a seeded sample of `TRAIN_SERIES` series; these themselves where there are no more.
 
         What is the same for all series is that of the whole panel, as in `part`.
+
+        Parameters
+        ----------
+        whole_history
+            For who reads every row of a series: there are about `PART_ROWS` in all.
         """
-        if self.n_series <= TRAIN_SERIES:
+        most = TRAIN_SERIES
+        if whole_history and self.n_rows > PART_ROWS:
+            most = min(most, max(1, self.n_series * PART_ROWS // self.n_rows))
+        if self.n_series <= most:
             return self
-        if seed not in self._samples:
-            chosen = sampled(self.n_series, TRAIN_SERIES, seed)
-            name = f"{self._label} sample {seed:d}".strip().replace(" ", "_")
+        label = f"{most:d} drawn by {seed:d}"
+        if label not in self._samples:
+            chosen = sampled(self.n_series, most, seed)
+            name = f"{self._label} {label}".strip().replace(" ", "_")
             self.lookup(name, pa.table({"series_id": self.series_id.take(pa.array(chosen))}))
             among = f"series_id in (select series_id from {quote(name)})"
-            self._samples[seed] = self._narrowed(f"sample {seed:d}", among)
-            self._samples[seed]._whole = self
-        return copy(self._samples[seed])  # what a training reads goes with it
+            self._samples[label] = self._narrowed(label, among)
+            self._samples[label]._whole = self
+        return copy(self._samples[label])  # what a training reads goes with it
 
     def _narrowed(self, label: str, condition: str) -> Features:
         """Return features whose relations are views, on this connection, of the series that a condition holds for."""
