@@ -206,22 +206,27 @@ class LightGBM:
                 f"The history up to the cutoff has {end_t - features.first_t + 1} periods, too few to train lightgbm "
                 f"{features.settings.horizon} periods ahead. Lower the var `horizon` or `backtest_folds`."
             )
+        n_buckets = -(-design.horizon // design.lead_bucket)
+        counts, smallest = is_counts(sample.actual), least_demand(sample.actual)
         rows = self._dataset(config, seed, sample)
+        tested = np.sort(np.concatenate([ahead for _, ahead in folds]))
+        errors = sample.take(tested)
+        # The trees grow on LightGBM's own copy, which has a byte where these have four.
+        del design, sample
         progress(f"trees without the latest periods, {len(folds)} times")
         rounds, trees = _rounds(config, seed, rows, folds)
-        mean = np.empty(len(sample.actual))
-        for booster, (_, tested) in zip(trees, folds, strict=True):
-            mean[tested] = booster.predict(sample.matrix[tested], num_iteration=rounds)
-        tested = np.sort(np.concatenate([rows for _, rows in folds]))
-        errors, mean = sample.take(tested), mean[tested] * sample.level[tested]
+        mean = np.empty(len(tested))
+        for booster, (_, ahead) in zip(trees, folds, strict=True):
+            at = np.searchsorted(tested, ahead)
+            mean[at] = booster.predict(errors.matrix[at], num_iteration=rounds) * errors.level[at]
         self._spread = Spread.measure(
             errors.actual,
             mean,
             scaled_variance(mean, errors.level, errors.variance),
             errors.bucket,
-            counts=is_counts(sample.actual),
-            smallest=least_demand(sample.actual),
-            n_buckets=-(-design.horizon // design.lead_bucket),
+            counts=counts,
+            smallest=smallest,
+            n_buckets=n_buckets,
             seed=seed,
         )
         del trees, errors
@@ -314,17 +319,17 @@ class LightGBM:
         self._booster = lightgbm.Booster(model_str=(directory / "lightgbm.txt").read_text())
 
     def _dataset(self, config: LightGBMConfig, seed: int, sample: _Sample) -> Any:
-        """Return the sample as LightGBM reads it."""
+        """Return the sample as LightGBM keeps it, in bins."""
         names = self._about["names"]
-        return import_lightgbm().Dataset(
+        rows = import_lightgbm().Dataset(
             sample.matrix,
             np.minimum(sample.actual / sample.level, RATIO_LIMIT),
             weight=sample.level / sample.level.mean(),
             feature_name=_safe(names),
             categorical_feature=[names.index(name) for name in self._about["categories"]],
             params=config.parameters(seed),
-            free_raw_data=False,
         )
+        return rows.construct()
 
     def _check(self, design: Design) -> None:
         """Refuse other features than those of the training."""
@@ -380,10 +385,16 @@ def _sample(
 ) -> _Sample:
     """Return up to ``max_rows`` rows with a known target, spread evenly by chance, and up to ``error_rows`` of the windows."""
 
+    def known(cutoff: int) -> Keys:
+        keys = design.keys([cutoff])
+        return keys.take(~np.isnan(design.target(keys)))
+
     def drawn(cutoffs: list[int], most: int) -> Keys:
-        keys = design.keys(cutoffs)
-        rows = np.flatnonzero(~np.isnan(design.target(keys)))
-        return keys.take(rows[sampled(len(rows), most, seed)])
+        # One cutoff after the other, for all rows at once are many times those that are kept.
+        count = {t: len(known(t)) for t in cutoffs}
+        share = min(1.0, most / max(1, sum(count.values())))
+        parts = [known(t).take(sampled(n, int(share * n), seed + t)) for t, n in count.items()]
+        return Keys.concatenate(parts)
 
     others = [c for c in cutoffs if c not in windows]  # a row is learnt from once
     parts = [drawn(others, config.max_rows)] if others else []
