@@ -115,6 +115,31 @@ def test_parts_are_all_series_once_in_their_order(shop: Shop) -> None:
         assert [part.has_history(early) for part in parts] == [True, True, False]
 
 
+def test_who_reads_every_row_reads_a_sample_with_as_many_as_a_part(shop: Shop) -> None:
+    with opened(shop) as workspace, workspace.connect() as warehouse:
+        whole = Features(warehouse, workspace.project)
+        some = whole.sampled(7, whole_history=True)
+        assert some.n_series == 1 and some.panel.n_series == 1
+        assert (some.first_t, some.cutoffs) == (whole.first_t, whole.cutoffs)
+        again, other = (whole.sampled(seed, whole_history=True) for seed in (7, 8))
+        assert again.series_id == some.series_id
+        assert {len(part.panel.y) for part in (some, again, other)} <= {DAYS, 40, 6}
+        assert whole.sampled(7) is whole
+
+
+def test_the_largest_series_of_all_parts_are_explained(shop: Shop) -> None:
+    with opened(shop) as workspace, workspace.connect() as warehouse:
+        whole = Features(warehouse, workspace.project)
+        few = {"explain_rows": 2 * whole.settings.horizon}
+        whole = whole.with_settings(lightgbm=whole.settings.lightgbm | few)
+        model, t = create("lightgbm"), whole.last_cutoff.t
+        model.fit(whole, t, 1, lambda _: None)
+        parts = [model.explain(whole.part(k), t) for k in range(whole.n_parts)]
+        explained = {name for part in parts if part for name in part["series_id"].to_pylist()}
+        assert explained == set(whole.largest(t, 2).to_pylist()) and len(explained) == 2
+        assert None in parts
+
+
 def test_a_panel_in_parts_is_forecast_as_a_whole(shop: Shop) -> None:
     first = last_run(shop)["run_id"]
     with opened(shop) as workspace:
