@@ -125,6 +125,13 @@ def test_who_reads_every_row_reads_a_sample_with_as_many_as_a_part(shop: Shop) -
         assert again.series_id == some.series_id
         assert {len(part.panel.y) for part in (some, again, other)} <= {DAYS, 40, 6}
         assert whole.sampled(7) is whole
+        # As `trendcast tune` asks, with other settings for each trial.
+        tried = whole.with_settings(classical={"origins": 2}).sampled(7, whole_history=True)
+        assert tried.series_id == some.series_id
+        assert (tried.settings.classical, some.settings.classical) == (
+            {"origins": 2},
+            whole.settings.classical,
+        )
 
 
 def test_the_largest_series_of_all_parts_are_explained(shop: Shop) -> None:

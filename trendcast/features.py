@@ -225,7 +225,10 @@ class Features:
             among = f"series_id in (select series_id from {quote(name)})"
             self._samples[label] = self._narrowed(label, among)
             self._samples[label]._whole = self
-        return copy(self._samples[label])  # what a training reads goes with it
+        found = copy(self._samples[label])  # what a training reads goes with it
+        found.settings = self.settings
+        found.project = replace(found.project, settings=self.settings)
+        return found
 
     def _narrowed(self, label: str, condition: str) -> Features:
         """Return features whose relations are views, on this connection, of the series that a condition holds for."""

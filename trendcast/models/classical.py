@@ -212,6 +212,7 @@ class Classical:
     def _outlook(self, features: Features, t: int) -> _Outlook:
         """Return what is expected after a period; training and forecasting from the same one smooth once."""
         if self._latest is None or self._latest[0] is not features or self._latest[1] != t:
+            self._latest = None  # with what it holds of another part of the series
             self._latest = (features, t, _look(features, t))
         return self._latest[2]
 

@@ -81,6 +81,7 @@ class LSTM:
         """Return the forecast from a cutoff; forecasting and explaining it runs the network once."""
         latest = self._latest
         if latest is None or latest[0] is not features or latest[1].cutoff != cutoff_t:
+            self._latest = latest = None  # with the panel of another part of the series
             # Truncating is what keeps the model from seeing past the cutoff, whatever it reads.
             made = self._fitted().predict(features.panel.truncate(cutoff_t), cutoff_t)
             self._latest = latest = (features, made)
