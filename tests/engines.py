@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tests.conftest import Shop, shop_vars
+from tests.conftest import REPO, Shop, shop_vars
 
 # Relative to the size of a number, or to one.
 TOLERANCE = 1e-6
@@ -179,6 +180,28 @@ def differences(duck: Shop, other: Reader) -> dict[str, str]:
             if difference:
                 found[name] = difference
     return found
+
+
+DEMO = {"models": ["seasonal_naive", "classical", "ridge", "ensemble"]}
+
+
+def require_same_demo(duck: Shop, other: Reader) -> None:
+    """Compare the demo, with the models of `DEMO`, row for row, and that nothing of it is lost."""
+    assert differences(duck, other) == {}
+    # Models read features in single precision, and what they learn is as near as that.
+    sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
+    for columns, tolerance in ((["mean"], 1e-3), (["q10", "q50", "q90"], 1.0)):
+        asked = sql.format(", ".join(columns))
+        with duckdb.connect(duck.path, read_only=True) as connection:
+            ours = connection.sql(asked).to_arrow_table()
+        theirs = other.table(asked)
+        assert len(ours) == len(theirs) == 295 * 28
+        for column in columns:
+            off = max(abs(ours[column].to_numpy() - theirs[column].to_numpy()))
+            assert off <= tolerance, (column, off)
+    raw = pq.read_metadata(REPO / "dbt_project" / "demo_shop" / "transactions.parquet").num_rows
+    counted = other.table("select count(*) as n from analytics_trendcast.int_order_lines_checked")
+    assert counted["n"].to_pylist() == [raw]
 
 
 def quoted(name: str) -> str:

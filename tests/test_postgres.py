@@ -15,11 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import REPO, Shop, shop_vars
-from tests.engines import DUCKDB_ONLY, PRODUCTS, compared, differences, done, every_source, lines_of
+from tests.engines import (
+    DEMO,
+    DUCKDB_ONLY,
+    PRODUCTS,
+    compared,
+    differences,
+    done,
+    every_source,
+    lines_of,
+    require_same_demo,
+)
 from tests.postgres import PostgresShop, Server, running
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, run_alone
@@ -353,23 +362,12 @@ def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_demo_is_duckdbs_row_for_row(server: Server, tmp_path: Path) -> None:
-    vars = {"models": ["seasonal_naive", "classical", "ridge", "ensemble"]}
-    duck, postgres = on_both(server, tmp_path, {}, vars)
+    duck, postgres = on_both(server, tmp_path, {}, DEMO)
     for shop in (duck, postgres):
         done(shop, "demo")
         done(shop, "customers")
         done(shop, "whatif", "--set", "price=-10%")
-    assert differences(duck, postgres) == {}
+    require_same_demo(duck, postgres)
     ran = dbt(postgres, "test", "--select", "test_type:unit")
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert re.search(r"PASS=1\d\d WARN=0 ERROR=0 SKIP=0", ran.stdout)
-    # Models read features in single precision, and what they learn is as near as that.
-    sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
-    for columns, tolerance in (("mean", 1e-3), ("q10, q50, q90", 1.0)):
-        ours, theirs = duck.query(sql.format(columns)), postgres.query(sql.format(columns))
-        assert len(ours) == len(theirs) == 295 * 28
-        off = max(abs(a[c] - b[c]) for a, b in zip(ours, theirs, strict=True) for c in a)
-        assert off <= tolerance, (columns, off)
-    raw = pq.read_metadata(REPO / "dbt_project" / "demo_shop" / "transactions.parquet").num_rows
-    (row,) = postgres.query("select count(*) as n from analytics_trendcast.int_order_lines_checked")
-    assert row["n"] == raw
