@@ -115,18 +115,28 @@ def test_parts_are_all_series_once_in_their_order(shop: Shop) -> None:
         assert [part.has_history(early) for part in parts] == [True, True, False]
 
 
-def test_who_reads_every_row_reads_a_sample_with_as_many_as_a_part(shop: Shop) -> None:
+def test_who_reads_every_row_reads_a_sample(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "TRAIN_ROWS", 150)
     with opened(shop) as workspace, workspace.connect() as warehouse:
         whole = Features(warehouse, workspace.project)
-        some = whole.sampled(7, whole_history=True)
+        t = whole.last_cutoff.t
+        some = whole.sampled(t, 7, whole_history=True)
         assert some.n_series == 1 and some.panel.n_series == 1
         assert (some.first_t, some.cutoffs) == (whole.first_t, whole.cutoffs)
-        again, other = (whole.sampled(seed, whole_history=True) for seed in (7, 8))
+        again, other = (whole.sampled(t, seed, whole_history=True) for seed in (7, 8))
         assert again.series_id == some.series_id
         assert {len(part.panel.y) for part in (some, again, other)} <= {DAYS, 40, 6}
-        assert whole.sampled(7) is whole
+        assert whole.sampled(t, 7) is whole
+        # Of a series that had not begun nothing can be learnt.
+        early = whole.cutoffs[-1].t
+        old = {
+            name
+            for seed in range(12)
+            for name in whole.sampled(early, seed, whole_history=True).series_id.to_pylist()
+        }
+        assert old == {"p1", "p2", "p3", "p4"}
         # As `trendcast tune` asks, with other settings for each trial.
-        tried = whole.with_settings(classical={"origins": 2}).sampled(7, whole_history=True)
+        tried = whole.with_settings(classical={"origins": 2}).sampled(t, 7, whole_history=True)
         assert tried.series_id == some.series_id
         assert (tried.settings.classical, some.settings.classical) == (
             {"origins": 2},

@@ -124,7 +124,7 @@ class Design:
         silent: Collection[str] = (),
         seed: int | None = None,
     ) -> None:
-        features = features if seed is None else features.sampled(seed)
+        features = features if seed is None else features.sampled(last_t, seed)
         project, settings = features.project, features.settings
         self._features = features
         self._silent = frozenset(silent)

@@ -24,7 +24,7 @@ from trendcast.checks import (
     count_periods,
 )
 from trendcast.errors import ArtifactError, TrendcastError
-from trendcast.features import PART_ROWS
+from trendcast.features import PART_ROWS, TRAIN_ROWS
 from trendcast.models.lightgbm import LightGBMConfig
 from trendcast.pipeline import Workspace, default_artifacts_dir, versions
 from trendcast.project import find_profiles_dir, find_project_dir, read_output
@@ -388,7 +388,7 @@ def memory_needed(
         needed["trees"] = MATRIX_COPIES * 4 * (sample + trees.error_rows) * wide / 1e9
     if "lstm" in settings.models:
         # Of a larger panel a sample is learnt from, and parts are forecast.
-        share = min(1.0, PART_ROWS / max(rows, 1))
+        share = min(1.0, max(PART_ROWS, TRAIN_ROWS) / max(rows, 1))
         held = panel_bytes(project, round(share * n_series), round(share * rows))
         needed["panel"] = PANEL_COPIES * held / 1e9
     return needed

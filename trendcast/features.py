@@ -34,6 +34,8 @@ PERIODS_A_YEAR = {"day": 365, "week": 52, "month": 12}
 PART_ROWS = 16_000_000
 #: Series that a training reads: of a larger panel a seeded sample, or what is read would grow with it, whatever is learnt from.
 TRAIN_SERIES = 50_000
+#: Rows of history that a training reads which reads whole series.
+TRAIN_ROWS = 16_000_000
 LEVEL = "demand_level"
 # Columns that name a series, and not what it is like.
 NAMING = ("series_id", "measure")
@@ -202,26 +204,32 @@ class Features:
         found._whole, found.is_part = self, True
         return found
 
-    def sampled(self, seed: int, *, whole_history: bool = False) -> Features:
+    def sampled(self, end_t: int, seed: int, *, whole_history: bool = False) -> Features:
         """Return the features of a seeded sample of `TRAIN_SERIES` series; these themselves where there are no more.
 
         What is the same for all series is that of the whole panel, as in `part`.
 
         Parameters
         ----------
+        end_t
+            The sample is of series that had begun by then.
         whole_history
-            For who reads every row of a series: there are about `PART_ROWS` in all.
+            For who reads every row of a series: there are about `TRAIN_ROWS` in all.
         """
         most = TRAIN_SERIES
-        if whole_history and self.n_rows > PART_ROWS:
-            most = min(most, max(1, self.n_series * PART_ROWS // self.n_rows))
+        if whole_history and self.n_rows > TRAIN_ROWS:
+            most = min(most, max(1, self.n_series * TRAIN_ROWS // self.n_rows))
         if self.n_series <= most:
             return self
-        label = f"{most:d} drawn by {seed:d}"
+        label = f"{most:d} begun by {end_t:d} drawn by {seed:d}"
         if label not in self._samples:
-            chosen = sampled(self.n_series, most, seed)
+            begun = self.query(
+                f"select series_id from {self.relation('int_series')} where first_t <= ? "
+                f"order by {self.text_order('series_id')}",
+                [end_t],
+            )
             name = f"{self._label} {label}".strip().replace(" ", "_")
-            self.lookup(name, pa.table({"series_id": self.series_id.take(pa.array(chosen))}))
+            self.lookup(name, begun.take(pa.array(sampled(len(begun), most, seed))))
             among = f"series_id in (select series_id from {quote(name)})"
             self._samples[label] = self._narrowed(label, among)
             self._samples[label]._whole = self

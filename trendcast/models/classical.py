@@ -156,7 +156,7 @@ class Classical:
         settings = features.settings
         config = ClassicalConfig.from_settings(settings.classical)
         progress("smoothing")
-        found = self._outlook(features.sampled(seed), end_t)
+        found = self._outlook(features.sampled(end_t, seed), end_t)
         rows = sampled(len(found.past_actual), config.error_rows, seed)
         self._spread = Spread.measure(
             found.past_actual[rows],

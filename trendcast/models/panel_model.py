@@ -35,7 +35,7 @@ class LSTM:
     ) -> None:
         """Train on the panel as it was at ``end_t``."""
         config = LSTMConfig.from_settings(features.settings.lstm)
-        panel = features.sampled(seed, whole_history=True).panel.truncate(end_t)
+        panel = features.sampled(end_t, seed, whole_history=True).panel.truncate(end_t)
         self._latest = None
         self._forecaster = LSTMForecaster(config).fit(
             panel,
