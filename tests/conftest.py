@@ -20,9 +20,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from trendcast import cli
+from trendcast import cli, pipeline
 from trendcast import dbt as dbt_module
 from trendcast.dbt import FEATURES, Dbt
+from trendcast.pipeline import Workspace
 from trendcast.project import Project
 
 REPO = Path(__file__).resolve().parent.parent
@@ -98,6 +99,17 @@ class Shop:
                 patch.setenv(name, value)
             patch.chdir(self.folder)
             yield
+
+    @contextmanager
+    def opened(self) -> Iterator[Workspace]:
+        """The shop as the pipeline sees it; its features and marts are built, and stay as they are."""
+        with self.entered(), pytest.MonkeyPatch.context() as patch:
+            profiles_dir = self.project_dir.parent / "profiles"
+            workspace = Workspace.open(
+                project_dir=self.project_dir, profiles_dir=profiles_dir, vars=self.vars
+            )
+            patch.setattr(pipeline, "_build", lambda *_, **__: None)
+            yield workspace
 
     def command(self, *args: str) -> list[str]:
         """Return the command line of ``trendcast <args>`` on this shop, the first its name; later options win."""
@@ -271,6 +283,15 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
         return shop
 
     return make
+
+
+def after_a_run(make_shop: Callable[..., Shop], order_lines: Rows, **vars: Any) -> Shop:
+    """A shop after a run of models that learn in few steps, with two folds."""
+    lstm = SMALL_LSTM | {"steps_per_epoch": 3, "max_epochs": 1}
+    shop = make_shop(order_lines, lstm=lstm, lightgbm=SMALL_LIGHTGBM, backtest_folds=2, **vars)
+    done = shop.run("run")
+    assert done.returncode == 0, done.stderr or done.stdout
+    return shop
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SMALL_LIGHTGBM, SMALL_LSTM, Shop
+from tests.conftest import Shop, after_a_run
 from trendcast import features, ledger, pipeline, shards
 from trendcast.features import Features
 from trendcast.models import create
@@ -37,28 +37,13 @@ def shop_of(make_shop: Callable[..., Shop], models: list[str], **vars: Any) -> S
         for k in range(1, N_SERIES + 1)
         if day >= {N_SERIES - 1: 70, N_SERIES: 104}.get(k, 0)
     ]
-    shop = make_shop(
-        lines,
-        models=models,
-        lstm=SMALL_LSTM | {"steps_per_epoch": 3, "max_epochs": 1},
-        lightgbm=SMALL_LIGHTGBM,
-        backtest_folds=2,
-        **vars,
-    )
-    done = shop.run("run")
-    assert done.returncode == 0, done.stderr or done.stdout
-    return shop
+    return after_a_run(make_shop, lines, models=models, **vars)
 
 
 @contextmanager
 def opened(shop: Shop) -> Iterator[Workspace]:
     """The shop as the pipeline sees it, its features and marts as they are, in parts of two series."""
-    project_dir = shop.project_dir
-    with shop.entered(), pytest.MonkeyPatch.context() as patch:
-        workspace = Workspace.open(
-            project_dir=project_dir, profiles_dir=project_dir.parent / "profiles", vars=shop.vars
-        )
-        patch.setattr(pipeline, "_build", lambda *_, **__: None)
+    with shop.opened() as workspace, pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "PART_ROWS", 150)
         yield workspace
 
@@ -142,6 +127,18 @@ def test_who_reads_every_row_reads_a_sample(shop: Shop, monkeypatch: pytest.Monk
             {"origins": 2},
             whole.settings.classical,
         )
+
+
+def test_only_what_dbt_computes_is_there_before_a_series_has_begun(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(shop) as workspace, workspace.connect() as warehouse:
+        whole = Features(warehouse, workspace.project)
+        t, part = whole.last_cutoff.t, whole.part(2)
+        monkeypatch.setattr(Features, "has_history", lambda *_: False)
+        rows = shards.forecast(create("analogy"), part, t)
+        assert set(rows["series_id"].to_pylist()) == {"p5"}
+        assert len(shards.forecast(create("ridge"), part, t)) == 0
 
 
 def test_the_largest_series_of_all_parts_are_explained(shop: Shop) -> None:

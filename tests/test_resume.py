@@ -7,13 +7,12 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import duckdb
 import pytest
 
-from tests.conftest import SMALL_LIGHTGBM, SMALL_LSTM, Shop
+from tests.conftest import Shop, after_a_run
 from trendcast import ledger, pipeline
 from trendcast.errors import ArtifactError, UsageError
 from trendcast.models import ridge
@@ -43,28 +42,7 @@ def run_of(make_shop: Callable[..., Shop], models: list[str]) -> Shop:
         for day in range(110)
         for k in range(1, 5)
     ]
-    shop = make_shop(
-        lines,
-        models=models,
-        lstm=SMALL_LSTM | {"steps_per_epoch": 3, "max_epochs": 1},
-        lightgbm=SMALL_LIGHTGBM,
-        backtest_folds=FOLDS,
-    )
-    done = shop.run("run")
-    assert done.returncode == 0, done.stderr or done.stdout
-    return shop
-
-
-@contextmanager
-def opened(shop: Shop) -> Iterator[Workspace]:
-    """The shop as the pipeline sees it; its features and marts are built, and stay as they are."""
-    project_dir = shop.project_dir
-    with shop.entered(), pytest.MonkeyPatch.context() as patch:
-        workspace = Workspace.open(
-            project_dir=project_dir, profiles_dir=project_dir.parent / "profiles", vars=shop.vars
-        )
-        patch.setattr(pipeline, "_build", lambda *_, **__: None)
-        yield workspace
+    return after_a_run(make_shop, lines, models=models)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +73,7 @@ def rows(shop: Shop, run_id: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def workspace(whole: Shop) -> Iterator[Workspace]:
-    with opened(whole) as workspace:
+    with whole.opened() as workspace:
         yield workspace
     for folder in ledger.leftovers(whole.artifacts_dir):
         shutil.rmtree(folder.directory)
@@ -171,7 +149,7 @@ def with_every_model(make_shop: Callable[..., Shop]) -> Shop:
 
 @pytest.mark.slow
 def test_with_every_model_a_resumed_run_is_that_in_one_piece(with_every_model: Shop) -> None:
-    with opened(with_every_model) as workspace:
+    with with_every_model.opened() as workspace:
         # In the LSTM's folds, among the ensemble's rows, and in forecasting.
         for step in (9, 14, 25):
             assert resumes_to_the_same(with_every_model, workspace, step), step

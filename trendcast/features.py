@@ -71,8 +71,6 @@ class Features:
         # What these are a part of: tells what is the same for all of its series. None: they are no part.
         self._whole: Features | None = None
         self._label = ""
-        #: Whether these are a part of the series, of which none may have begun at a cutoff.
-        self.is_part = False
 
     def with_settings(self, **changes: Any) -> Features:
         """Return the same features under other settings; what has been read is not read again."""
@@ -201,7 +199,7 @@ class Features:
             if bound is not None
         ]
         found = self._narrowed(f"part {number}", " and ".join(among))
-        found._whole, found.is_part = self, True
+        found._whole = self
         return found
 
     def sampled(self, end_t: int, seed: int, *, whole_history: bool = False) -> Features:
@@ -256,14 +254,8 @@ class Features:
 
     def has_history(self, cutoff_t: int) -> bool:
         """Whether any of the series had begun at a cutoff; of a part of the panel none may have."""
-        return bool(
-            len(
-                self.query(
-                    f"select 1 as n from {self.relation('ftr_cutoff')} where t = ? limit 1",
-                    [cutoff_t],
-                )
-            )
-        )
+        sql = f"select 1 as n from {self.relation('ftr_cutoff')} where t = ? limit 1"
+        return len(self.query(sql, [cutoff_t])) > 0
 
     def largest(self, cutoff_t: int, most: int) -> pa.Array:
         """Return the ids of the series of the whole panel with the highest demand level at a cutoff, at most so many, sorted."""

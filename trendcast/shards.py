@@ -64,7 +64,6 @@ class Scorer:
                 warehouse.lookup(name, pa.ipc.open_stream(stream).read_all())
             relations = {name: quote(name) for name in (*tables, *self.shared)}
             features = Features(warehouse, replace(self.project, relations=relations))
-            features.is_part = True
             rows = [_forecast(self._model(files), features, t) for t, files in self.files.items()]
             return pa.concat_tables(table.cast(FORECAST_SCHEMA) for table in rows)
 
@@ -134,7 +133,7 @@ def backtest(
 
 def _forecast(model: Model, features: Features, cutoff_t: int) -> pa.Table:
     """Forecast every series that there is at a cutoff; of a part of the panel there may be none."""
-    if features.is_part and not features.has_history(cutoff_t):
+    if model.needs_history and not features.has_history(cutoff_t):
         return FORECAST_SCHEMA.empty_table()
     return model.forecast(features, cutoff_t)
 

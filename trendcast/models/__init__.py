@@ -52,6 +52,8 @@ class Model(Protocol):
     refits_each_fold: bool
     #: A series' forecast depends on what was learnt and on its own rows, not on the other series there are.
     scores_by_series: bool
+    #: It cannot be asked where no series has begun; what dbt computes, of launches to come too, is there all the same.
+    needs_history: bool
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from trendcast.models.tables import FORECAST_SCHEMA
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
@@ -36,6 +38,7 @@ class ByMeasure:
         self._models = dict(models)
         self.refits_each_fold = all(model.refits_each_fold for model in models.values())
         self.scores_by_series = all(model.scores_by_series for model in models.values())
+        self.needs_history = False  # asked of the measures one by one
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
@@ -54,7 +57,7 @@ class ByMeasure:
             m.forecast(features.of(measure), cutoff_t)
             for measure, m in self._there(features, cutoff_t)
         ]
-        return in_order(parts)
+        return in_order(parts) if parts else FORECAST_SCHEMA.empty_table()
 
     def explain(self, features: Features, cutoff_t: int) -> pa.Table | None:
         """Contributions by component, or None."""
@@ -68,7 +71,7 @@ class ByMeasure:
     def _there(self, features: Features, cutoff_t: int) -> Iterator[tuple[str, Model]]:
         """Return the measures that have a series at a cutoff; in a part of the panel not all need have."""
         for measure, model in self._models.items():
-            if features.of(measure).has_history(cutoff_t):
+            if not model.needs_history or features.of(measure).has_history(cutoff_t):
                 yield measure, model
 
     def coefficients(self) -> pa.Table | None:

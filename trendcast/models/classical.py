@@ -144,6 +144,7 @@ class Classical:
     name = "classical"
     refits_each_fold = True
     scores_by_series = False
+    needs_history = True
 
     def __init__(self) -> None:
         self._spread: Spread | None = None

@@ -172,6 +172,7 @@ class LightGBM:
     #: Two trainings (the one without the latest periods measures the spread) are too dear for every fold.
     refits_each_fold = False
     scores_by_series = True
+    needs_history = True
 
     def __init__(self) -> None:
         self._booster: Any = None

@@ -25,6 +25,7 @@ class LSTM:
     name = "lstm"
     refits_each_fold = False
     scores_by_series = True
+    needs_history = True
 
     def __init__(self) -> None:
         self._forecaster: LSTMForecaster | None = None

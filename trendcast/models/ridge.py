@@ -114,6 +114,7 @@ class Ridge:
     name = "ridge"
     refits_each_fold = True
     scores_by_series = True
+    needs_history = True
 
     def __init__(self) -> None:
         self._fit: Fit | None = None

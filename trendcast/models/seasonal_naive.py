@@ -22,6 +22,7 @@ class Computed:
     table: str
     refits_each_fold = True
     scores_by_series = False
+    needs_history = False
 
     def fit(
         self, features: Features, end_t: int, seed: int, progress: Callable[[str], None]
