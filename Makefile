@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-slow test-spark lint dbt-test check-integrations docs lock sbom clean help
+.PHONY: demo test pytest test-slow test-spark lint dbt-test check-integrations docs lock sbom clean help
 
 help:
 	@echo "make demo       install and run the main job on the demo shop (about 5 minutes the first time)"
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
-	@echo "make test-spark the tests on Spark: Java 17, half a gigabyte of packages, half an hour"
+	@echo "make test-spark the tests on Spark: Java 17, half a gigabyte of packages, a quarter of an hour"
 	@echo "make check-integrations  older DuckDB clients, MetricFlow, Superset, Airflow, Dagster; half an hour, 5 GB"
 	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
@@ -50,16 +50,19 @@ dbt-test: $(STAMP)
 # A file goes to one process whole; a shop that several files look at is made by the first that needs it.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: lint dbt-test
-	@$(PYTEST) -m "not slow"
+test: lint dbt-test pytest
 
-SLOW ?= slow
-test-slow: $(STAMP)
-	@$(PYTEST) -m $(SLOW)
+# CI runs all in one session, so that what several files look at is made once.
+TESTS ?= not slow
+pytest: $(STAMP)
+	@$(PYTEST) -m "$(TESTS)"
 
-# Apart, for CI has no time for them yet; without Spark `make test-slow` skips them and says so.
+test-slow:
+	@$(MAKE) --no-print-directory TESTS=slow pytest
+
+# The one that takes long, too, for which CI has no time. Without Spark they are skipped and say so.
 test-spark:
-	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark SLOW=spark test-slow
+	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=spark pytest
 
 # Each tool in an environment of its own; what is installed in INTEGRATIONS stays for the next time.
 INTEGRATIONS ?= build/integrations

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from tests.conftest import REPO, Shop, shop_vars
+from tests.conftest import REPO, Shop, shared, shop_vars
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresShop
+    from tests.spark import SparkShop
 
 # Relative to the size of a number, or to one.
 TOLERANCE = 1e-6
@@ -185,8 +190,24 @@ def differences(duck: Shop, other: Reader) -> dict[str, str]:
 DEMO = {"models": ["seasonal_naive", "classical", "ridge", "ensemble"]}
 
 
-def require_same_demo(duck: Shop, other: Reader) -> None:
-    """Compare the demo, with the models of `DEMO`, row for row, and that nothing of it is lost."""
+def require_same_demo(
+    other: PostgresShop | SparkShop, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Run the demo, with the vars of `DEMO`, and compare it with DuckDB's row for row, and that nothing of it is lost."""
+
+    def ran(shop: Shop) -> Shop:
+        with pytest.MonkeyPatch.context() as patch:
+            # What the network learns is no engine's matter.
+            patch.setattr("trendcast.next_purchase.EPOCHS", 1)
+            patch.setattr("trendcast.next_purchase.MAX_EXAMPLES", 1000)
+            for command in ("demo", "customers", "whatif --set price=-10%"):
+                done(shop, *command.split(), apart=False)
+        return shop
+
+    duck = shared(
+        tmp_path_factory, "duckdb_demo", lambda: ran(Shop(tmp_path_factory.mktemp("duckdb"), DEMO))
+    )
+    ran(other)
     assert differences(duck, other) == {}
     # Models read features in single precision, and what they learn is as near as that.
     sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
@@ -231,10 +252,10 @@ def compared(ours: pa.Table, theirs: pa.Table) -> str | None:
 
     ours, theirs = ordered(ours), ordered(theirs)
     for name in keys:
-        pairs = zip(ours[name].to_pylist(), theirs[name].to_pylist(), strict=True)
-        other = next(((a, b) for a, b in pairs if a != b), None)
-        if other:
-            return f"{name}: {other[0]!r}, {other[1]!r} on the other"
+        if not ours[name].equals(theirs[name]):
+            pairs = zip(ours[name].to_pylist(), theirs[name].to_pylist(), strict=True)
+            a, b = next((a, b) for a, b in pairs if a != b)
+            return f"{name}: {a!r}, {b!r} on the other"
     for name in numbers:
         a, b = (t[name].to_numpy(zero_copy_only=False).astype(float) for t in (ours, theirs))
         if (np.isnan(a) != np.isnan(b)).any():

@@ -40,6 +40,7 @@ class Cluster:
             "TRENDCAST_TARGET": "spark",
             "TRENDCAST_SPARK_REMOTE": MASTER,
             "TRENDCAST_SPARK_FOLDER": str(self.folder),
+            "TRENDCAST_SPARK_CODEGEN": "false",  # shops of tests are small
             "SPARK_LOCAL_CONNECT_DISCOVERY": str(self.folder / "server" / "connect.json"),
         }
 

@@ -252,9 +252,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def ran() -> set[str]:
+    """Commands that were run in the clone."""
+    return set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_the_blocks_of_a_page_run(page: str, clone: Path) -> None:
+def test_the_blocks_of_a_page_run(page: str, clone: Path, ran: set[str]) -> None:
     (path,) = [p for p in PAGES if p.stem == page]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRENDCAST_", "DBT_"))}
     environment |= {"PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
@@ -262,7 +268,10 @@ def test_the_blocks_of_a_page_run(page: str, clone: Path) -> None:
     for block in blocks(path):
         if block.reason or block.language not in ("bash", "python"):
             continue
+        if block.text in ran:  # another page has the same, which takes a minute
+            continue
         if block.language == "bash":
+            ran.add(block.text)
             command = ["bash", "-euo", "pipefail", "-c", block.text]
         else:  # a page's Python goes on from block to block, as in a notebook
             before.append(block.text)

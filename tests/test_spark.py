@@ -24,7 +24,14 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM, Shop
-from tests.engines import DUCKDB_ONLY, differences, done, every_source
+from tests.engines import (
+    DEMO,
+    DUCKDB_ONLY,
+    differences,
+    done,
+    every_source,
+    require_same_demo,
+)
 from tests.spark import Cluster, SparkShop, running
 from trendcast.errors import (
     ProjectError,
@@ -330,7 +337,7 @@ def test_executors_forecast_what_duckdbs_process_does(
     killer = threading.Thread(target=lambda: killed.append(spark.cluster.kill_at_work()))
     killer.start()
     with monkeypatch.context() as patch:
-        patch.setattr("trendcast.features.PART_ROWS", 150)
+        patch.setattr("trendcast.features.PART_ROWS", 400)
         parts = rows_read(patch)
         done(spark, "forecast", apart=False)
     killer.join()
@@ -431,6 +438,17 @@ def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     )
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert re.search(r"PASS=[4-9]\d WARN=0 ERROR=0 SKIP=0", ran.stdout), ran.stdout[-300:]
+
+
+@pytest.mark.long
+def test_the_demo_is_duckdbs_row_for_row(
+    cluster: Cluster, warehouse: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """After all that look at the small shop, for it takes its place."""
+    for layer in ("raw", "trendcast", "marts"):
+        schema = layer if layer == "raw" else f"analytics_{layer}"
+        warehouse.execute(f"drop schema if exists {schema} cascade")
+    require_same_demo(SparkShop(tmp_path, DEMO, cluster=cluster), tmp_path_factory)
 
 
 def test_a_command_ends_though_the_server_has_gone(cluster: Cluster) -> None:
