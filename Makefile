@@ -60,7 +60,7 @@ pytest: $(STAMP)
 test-slow:
 	@$(MAKE) --no-print-directory TESTS=slow pytest
 
-# The one that takes long, too, for which CI has no time. Without Spark they are skipped and say so.
+# Those marked `long`, too, for which CI has no time. Without Spark they are skipped and say so.
 test-spark:
 	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=spark pytest
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -310,43 +310,63 @@ def rows_read(patch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_executors_forecast_what_duckdbs_process_does(
-    shops: tuple[Shop, SparkShop], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With models trained on either; and again in parts of the panel, though an executor is killed under way."""
+@dataclass(frozen=True)
+class Forecasts:
+    """What models trained on either engine forecast there."""
+
+    duckdb: pa.Table
+    spark: pa.Table
+    shop: SparkShop
+    #: In Spark's answers.
+    rows_read: list[int]
+
+
+@pytest.fixture(scope="module")
+def forecasts(shops: tuple[Shop, SparkShop]) -> Forecasts:
     learnt = {
         "models": ["ridge", "lightgbm", "lstm", "ensemble"],
         "lightgbm": SMALL_LIGHTGBM,
         "lstm": SMALL_LSTM,
     }
     duck, spark = (replace(shop, vars=shop.vars | learnt) for shop in shops)
-    assert isinstance(spark, SparkShop) and spark.cluster is not None
+    assert isinstance(spark, SparkShop)
     for shop in (duck, spark):
         for step in ("backtest", "train"):
             done(shop, step, apart=False)
     done(duck, "forecast", apart=False)
-    with monkeypatch.context() as patch:
-        whole = rows_read(patch)
+    with pytest.MonkeyPatch.context() as patch:
+        read = rows_read(patch)
         done(spark, "forecast", apart=False)
     with duckdb.connect(duck.path, read_only=True) as connection:
         expected = connection.sql(FORECASTS).to_arrow_table()
-    first = spark.table(FORECASTS)
+    return Forecasts(expected, spark.table(FORECASTS), spark, read)
+
+
+def test_executors_forecast_what_duckdbs_process_does(forecasts: Forecasts) -> None:
     # Models read features in single precision, and what they learn is as near as that.
-    assert farthest(expected, first) < 0.05
-    before, killed = set(spark.cluster.executors()), list[int | None]()
-    killer = threading.Thread(target=lambda: killed.append(spark.cluster.kill_at_work()))
+    assert farthest(forecasts.duckdb, forecasts.spark) < 0.05
+
+
+@pytest.mark.long
+def test_in_parts_and_with_an_executor_killed_the_forecasts_are_the_same(
+    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spark = forecasts.shop
+    assert spark.cluster is not None
+    cluster = spark.cluster
+    before, killed = set(cluster.executors()), list[int | None]()
+    killer = threading.Thread(target=lambda: killed.append(cluster.kill_at_work()))
     killer.start()
-    with monkeypatch.context() as patch:
-        patch.setattr("trendcast.features.PART_ROWS", 400)
-        parts = rows_read(patch)
-        done(spark, "forecast", apart=False)
+    monkeypatch.setattr("trendcast.features.PART_ROWS", 400)
+    parts = rows_read(monkeypatch)
+    done(spark, "forecast", apart=False)
     killer.join()
     assert killed[0] in before
     # The network rounds a little differently when it is given other series beside a series.
-    assert farthest(first, spark.table(FORECASTS)) < 1e-6
+    assert farthest(forecasts.spark, spark.table(FORECASTS)) < 1e-6
     # Nothing that a panel has more of with every series was read whole.
     (history,) = spark.query("select count(*) as n from analytics_trendcast.ftr_history")
-    assert max(parts) < history["n"] / 2 < max(whole)
+    assert max(parts) < history["n"] / 2 < max(forecasts.rows_read)
 
 
 def test_what_a_run_that_dies_has_written_stays_unseen(
@@ -425,6 +445,7 @@ def dbt_command(shop: Shop, *args: str) -> list[str]:
     return [sys.executable, "-m", "dbt.cli.main", *args, *at, "--vars", json.dumps(shop.vars)]
 
 
+@pytest.mark.long
 def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     """Those of the models with most SQL of the engine's own; `dbt test` runs all."""
     spark = shops[1]
