@@ -466,8 +466,7 @@ def test_the_demo_is_duckdbs_row_for_row(
     cluster: Cluster, warehouse: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """After all that look at the small shop, for it takes its place."""
-    for layer in ("raw", "trendcast", "marts"):
-        schema = layer if layer == "raw" else f"analytics_{layer}"
+    for schema in ("raw", "analytics_trendcast", "analytics_marts"):
         warehouse.execute(f"drop schema if exists {schema} cascade")
     require_same_demo(SparkShop(tmp_path, DEMO, cluster=cluster), tmp_path_factory)
 
