@@ -55,6 +55,16 @@
     {{ return(found) }}
 {% endmacro %}
 
+{#- The values that make two series alike, as one text for each row's likeness: null where one of them is. In a statement
+    where the columns have one meaning. -#}
+{% macro likeness_key(likenesses) -%}
+    case likeness
+        {%- for columns in likenesses %}
+        when {{ loop.index0 }} then {{ trendcast.series_id(columns) if columns else "''" }}
+        {%- endfor %}
+    end
+{%- endmacro %}
+
 {#- The columns of int_launches with their types, for a shop without a plan. -#}
 {% macro launch_columns() %}
     {%- set types = {'series_id': dbt.type_string()} -%}

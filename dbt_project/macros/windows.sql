@@ -63,7 +63,8 @@
     {{ return(parts | join) }}
 {%- endmacro %}
 
-{#- A trailing aggregate over the `periods` rows that end with the current row; none: since the first row. -#}
+{#- A trailing aggregate over the `periods` rows that end with the current row; none: since the first row. With `by`, of the
+    rows alone that have the same value of it. -#}
 {% macro trailing(aggregate, periods=none, by=none) -%}
     {{ aggregate }} over (
             partition by series_no{{ ', ' ~ by if by else '' }} order by t
@@ -77,6 +78,7 @@
                           last_t, wanted=none) -%}
 {#- Prices and shares have more decimals than amounts. -#}
 {%- set exact = trendcast.type_fine() -%}
+{%- set summands = [('sum', sums, none), ('season_sum', season_sums, 'mod(t, ' ~ season ~ ')')] -%}
 ordered as (
 
     select
@@ -99,19 +101,38 @@ derived as (
 
 ),
 
+-- A sum over a window is the difference of two sums to date, exact because they are decimals; a frame would be added up
+-- anew for every row.
+to_date as (
+
+    select
+        {%- for statistic, by_column, position in summands %}
+        {%- for column, lengths in by_column.items() if lengths %}
+        {{ trendcast.trailing('sum(cast(' ~ column ~ ' as ' ~ exact ~ '))', by=position) }}
+            as {{ column }}_{{ statistic }},
+        {%- endfor %}
+        {%- endfor %}
+        derived.*
+    from derived
+
+),
+
 summed as (
 
     select
-        {%- for statistic, by_column, position in [
-            ('sum', sums, none), ('season_sum', season_sums, 'mod(t, ' ~ season ~ ')'), ('min', minima, none),
-            ('max', maxima, none)
-        ] %}
+        {%- for statistic, by_column, position in summands %}
         {%- for column, lengths in by_column.items() %}
         {%- for w in lengths | unique %}
-        {%- set call = statistic ~ '(' ~ column ~ ')' if statistic in ['min', 'max']
-            else 'sum(cast(' ~ column ~ ' as ' ~ exact ~ '))' %}
-        cast({{ trendcast.trailing(call, w, position) }} as {{ trendcast.type_double() }})
-            as {{ column }}_{{ statistic }}_{{ w }},
+        {%- set total = column ~ '_' ~ statistic %}
+        cast({{ total }} - {{ trendcast.default__before(total, w, 0, by=position) }} as {{ trendcast.type_double() }})
+            as {{ total }}_{{ w }},
+        {%- endfor %}
+        {%- endfor %}
+        {%- endfor %}
+        {%- for statistic, by_column in [('min', minima), ('max', maxima)] %}
+        {%- for column, lengths in by_column.items() %}
+        {%- for w in lengths | unique %}
+        {{ trendcast.trailing(statistic ~ '(' ~ column ~ ')', w) }} as {{ column }}_{{ statistic }}_{{ w }},
         {%- endfor %}
         {%- endfor %}
         {%- endfor %}
@@ -127,8 +148,8 @@ summed as (
         {%- for name, condition in last_t.items() %}
         {{ trendcast.trailing('max(case when ' ~ condition ~ ' then t end)') }} as {{ name }},
         {%- endfor %}
-        derived.*
-    from derived
+        to_date.*
+    from to_date
 
 ),
 
@@ -146,8 +167,8 @@ windowed as (
 )
 {%- endmacro %}
 
-{% macro default__before(column, k, otherwise) -%}
-    {{ 'coalesce(' if otherwise is not none }}lag({{ column }}, {{ k }}) over (partition by series_no order by t)
+{% macro default__before(column, k, otherwise, by=none) -%}
+    {{ 'coalesce(' if otherwise is not none }}lag({{ column }}, {{ k }}) over (partition by series_no{{ ', ' ~ by if by else '' }} order by t)
     {{- ', ' ~ otherwise ~ ')' if otherwise is not none }}
 {%- endmacro %}
 

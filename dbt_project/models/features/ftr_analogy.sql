@@ -18,7 +18,9 @@
 {%- set days = trendcast.days_in('calendar.ds', trendcast.period_end('calendar.ds')) %}
 {%- set places = trendcast.place_key() %}
 {%- set products = trendcast.product_key() %}
-{%- set likenesses = trendcast.likenesses() %}
+{#- What makes two series alike, the nearest first. Those up to `first` are always asked, others if neighbours lack. #}
+{%- set first = 1 if places and products else 0 %}
+{%- set likenesses = ([products] if first else []) + trendcast.likenesses() %}
 with described as (
 
     select
@@ -143,123 +145,111 @@ established as (
 
 ),
 
+likenesses as (
+
+    {% for _ in likenesses %}
+    select {{ loop.index0 }} as likeness
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+),
+
+-- Each series that sells once a likeness, with its place in a sample of those alike.
+members as (
+
+    select
+        keyed.*,
+        row_number() over (
+            partition by fold, measure, likeness, likeness_key
+            order by draw, series_id
+        ) as member
+    from (
+        select
+            established.fold,
+            established.measure,
+            established.series_id,
+            established.draw,
+            likenesses.likeness,
+            {{ trendcast.likeness_key(likenesses) }} as likeness_key
+        from established
+        cross join likenesses
+    ) as keyed
+    where keyed.likeness_key is not null
+
+),
+
+alike as (
+
+    select
+        fold,
+        measure,
+        likeness,
+        likeness_key,
+        count(*) as n_members
+    from members
+    where member <= {{ most }}
+    group by 1, 2, 3, 4
+
+),
+
 strangers as (
 
     select
-        {{ trendcast.key_columns(trendcast.series_columns(), 'described') }}
-        described.measure,
         newcomers.fold,
-        newcomers.series_id
+        newcomers.series_id,
+        described.measure,
+        likenesses.likeness,
+        {{ trendcast.likeness_key(likenesses) }} as likeness_key
     from newcomers
     inner join described
         on newcomers.series_id = described.series_id
+    cross join likenesses
 
 ),
 
-{% for same in likenesses -%}
--- Alike by {{ same | join(' and ') or 'nothing but the shop' }}.
-members_{{ loop.index0 }} as (
+-- How many neighbours a series has of each likeness, and how many it lacks when the nearer ones have been asked.
+asked as (
 
     select
-        established.*,
-        row_number() over (
-            partition by fold, measure{% for column in same %}, {{ adapter.quote(column) }}{% endfor %}
-            order by draw, series_id
-        ) as member
-    from established
-
-),
-
-pairs_{{ loop.index0 }} as (
-
-    select
-        strangers.fold,
-        strangers.series_id,
-        members.series_id as neighbour_id,
-        {% if loop.first -%}
-        1.0e0 as prior
-        {%- else -%}
-        -- Together they count for as many as the nearer ones lack.
-        least(1, lonely.missing * 1.0e0 / count(*) over (partition by strangers.fold, strangers.series_id)) as prior
-        {%- endif %}
+        strangers.*,
+        alike.n_members,
+        {{ enough }} - coalesce(sum(alike.n_members) over (
+            partition by strangers.fold, strangers.series_id
+            order by strangers.likeness rows between unbounded preceding and 1 preceding
+        ), 0) as missing
     from strangers
-    inner join members_{{ loop.index0 }} as members
+    left join alike
         on
-            strangers.fold = members.fold
-            and strangers.measure = members.measure
-            and {{ trendcast.same_key(same, 'strangers', 'members') }}
-    {% if not loop.first %}
-    inner join lonely_{{ loop.index0 }} as lonely
-        on strangers.fold = lonely.fold and strangers.series_id = lonely.series_id
-    {% endif %}
-    where members.member <= {{ most }}
-    {% if loop.first and places and products %}
-    -- The same product elsewhere.
-    union all
-    select
-        strangers.fold,
-        strangers.series_id,
-        members.series_id as neighbour_id,
-        {{ elsewhere }}e0 as prior
-    from strangers
-    inner join established as members
-        on
-            strangers.fold = members.fold
-            and strangers.measure = members.measure
-            and {{ trendcast.same_key(products, 'strangers', 'members') }}
-    {% endif %}
+            strangers.fold = alike.fold
+            and strangers.measure = alike.measure
+            and strangers.likeness = alike.likeness
+            and strangers.likeness_key = alike.likeness_key
 
-),
-
-{% if not loop.last -%}
-found_{{ loop.index }} as (
-
-    {% for k in range(loop.index) -%}
-    select *
-    from pairs_{{ k }}
-    {% if not loop.last -%}
-    union all
-    {% endif -%}
-    {% endfor %}
-),
-
--- Whoever has few neighbours so far.
-lonely_{{ loop.index }} as (
-
-    select
-        strangers.fold,
-        strangers.series_id,
-        {{ enough }} - count(found.neighbour_id) as missing
-    from strangers
-    left join found_{{ loop.index }} as found
-        on strangers.fold = found.fold and strangers.series_id = found.series_id
-    group by 1, 2
-    having count(found.neighbour_id) < {{ enough }}
-
-),
-
-{% endif -%}
-{% endfor -%}
-all_pairs as (
-
-    {% for _ in likenesses -%}
-    select *
-    from pairs_{{ loop.index0 }}
-    {% if not loop.last -%}
-    union all
-    {% endif -%}
-    {% endfor %}
 ),
 
 -- A series that is alike in two ways is one neighbour.
 pairs as (
 
     select
-        fold,
-        series_id,
-        neighbour_id,
-        max(prior) as prior
-    from all_pairs
+        asked.fold,
+        asked.series_id,
+        members.series_id as neighbour_id,
+        max(case
+            when asked.likeness < {{ first }} then {{ elsewhere }}e0
+            when asked.likeness = {{ first }} then 1.0e0
+            -- Together they count for as many as the nearer ones lack.
+            else least(1, asked.missing * 1.0e0 / asked.n_members)
+        end) as prior
+    from asked
+    inner join members
+        on
+            asked.fold = members.fold
+            and asked.measure = members.measure
+            and asked.likeness = members.likeness
+            and asked.likeness_key = members.likeness_key
+    where
+        members.member <= {{ most }}
+        and (asked.likeness <= {{ first }} or asked.missing > 0)
     group by 1, 2, 3
 
 ),
