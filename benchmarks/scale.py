@@ -128,6 +128,20 @@ def step(name: str, vars: dict[str, Any]) -> None:
     workspace.dbt.build({"features": BEFORE_LEDGER, "marts": FROM_LEDGER}[name])
 
 
+def steps(data: Path, models: list[str]) -> dict[str, list[str]]:
+    """Return the command of each step of a run, in order."""
+    python = [sys.executable, "-m"]
+    ours = ["--project-dir", "dbt_project", "--profiles-dir", "profiles", "--json"]
+    ours += ["--vars", json.dumps(SHOP | {"models": models})]
+    by_dbt = [*python, "benchmarks.scale", "--data", str(data), "--models", ",".join(models)]
+    return {
+        "features": [*by_dbt, "--step", "features"],
+        "train": [*python, "trendcast", "train", *ours],
+        "forecast": [*python, "trendcast", "forecast", *ours],
+        "marts": [*by_dbt, "--step", "marts"],
+    }
+
+
 def grow(m5: Path, folder: Path, series: int, models: list[str], report: Report) -> None:
     """Do every step for a shop of so many series."""
     folder.mkdir(parents=True)
@@ -138,23 +152,11 @@ def grow(m5: Path, folder: Path, series: int, models: list[str], report: Report)
         "DBT_TARGET_PATH": str(folder / "target"),
         "DBT_LOG_PATH": str(folder / "logs"),
     }
-    vars = SHOP | {"models": models}
     say(f"{series:,} series: order lines ...")
     rows = series * DAYS
     report.figures |= {f"{series}_{name}": value for name, value in make(m5, path, series).items()}
-    python = [sys.executable, "-m"]
-    at = ["--project-dir", "dbt_project", "--profiles-dir", "profiles"]
-    ours = [*at, "--vars", json.dumps(vars), "--json"]
-    commands = {
-        "features": [*python, "benchmarks.scale", "--data", str(m5.parent), "--step", "features"],
-        "train": [*python, "trendcast", "train", *ours],
-        "forecast": [*python, "trendcast", "forecast", *ours],
-        "marts": [*python, "benchmarks.scale", "--data", str(m5.parent), "--step", "marts"],
-    }
-    for name, command in commands.items():
+    for name, command in steps(m5.parent, models).items():
         say(f"{series:,} series: {name} ...")
-        if "--step" in command:
-            command += ["--models", ",".join(models)]
         found, told = measured(command, environment)
         found["cpu_microseconds_a_row"] = round(1e6 * found["cpu_seconds"] / rows, 2)
         found["warehouse_gb"] = round(path.stat().st_size / 1e9, 2)

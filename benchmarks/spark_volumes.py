@@ -1,7 +1,7 @@
-"""What Spark scans, shuffles, writes and sends to the driver for the features, model by model and in its largest stages.
+"""What Spark scans, shuffles, writes and sends to the driver in each step of a run, table by table and in its largest stages.
 
-``python -m benchmarks.spark_volumes --data DIR [--series 300,1000] [--driver-memory 1g] [--folder TMP] [--json]``. Needs the extra `spark` and Java 17. DIR
-holds M5 (m5/); the shops are those of benchmarks.scale. A Spark Connect server of the benchmark's own writes its event log, from which the figures come;
+``python -m benchmarks.spark_volumes --data DIR [--series 300,1000] [--steps features,train,forecast,marts] [--driver-memory 1g] [--folder TMP] [--json]``.
+Needs the extra `spark` and Java 17. DIR holds M5 (m5/); the shops are those of benchmarks.scale. A Spark Connect server of the benchmark's own writes its event log, from which the figures come;
 the limit on what may be sent to the driver in one job (spark.driver.maxResultSize) is 16 megabytes, so that no stage can collect a large table.
 """
 
@@ -22,11 +22,12 @@ import duckdb
 
 from benchmarks.common import Report, arguments, say
 from benchmarks.generated import REPO
-from benchmarks.scale import DAYS, SHOP, make, measured
+from benchmarks.scale import DAYS, SHOP, make, measured, steps
 from trendcast.pipeline import Workspace
 
 MASTER, RESULT = "local[2]", "16m"
-VARS = SHOP | {"models": ["ridge"]}
+MODELS = ["seasonal_naive", "ridge"]
+VARS = SHOP | {"models": MODELS}
 # Spark's names of what a stage moves.
 METRICS = {
     "scanned": "internal.metrics.input.bytesRead",
@@ -71,13 +72,16 @@ def volumes(log: Path) -> list[dict[str, Any]]:
             about = event["Stage Info"]
             values = {a["Name"]: a["Value"] for a in about["Accumulables"]}
             moved = {name: int(values.get(metric, 0)) for name, metric in METRICS.items()}
-            table = made.get(execution.get(about["Stage ID"], ""), "queries")
-            stages.append({"table": table, "cpu": int(values.get(CPU, 0)), **moved})
+            moved["cpu"] = int(values.get(CPU, 0))
+            into = made.get(execution.get(about["Stage ID"], ""), "queries")
+            stages.append({"table": into, "at": about["Submission Time"] / 1000, **moved})
     return stages
 
 
-def build(data: Path, folder: Path, series: int, driver_memory: str, report: Report) -> None:
-    """Build the features of a shop of so many series, and report what moved."""
+def build(
+    data: Path, folder: Path, series: int, wanted: list[str], driver_memory: str, report: Report
+) -> None:
+    """Do the steps for a shop of so many series, and report what moved in each."""
     logs = folder / "events"
     logs.mkdir(parents=True)
     settings = {
@@ -106,19 +110,23 @@ def build(data: Path, folder: Path, series: int, driver_memory: str, report: Rep
     source = folder / "shop.duckdb"
     make(data / "m5", source, series)
     again = [sys.executable, "-m", "benchmarks.spark_volumes", "--data", str(data)]
-    steps = [
-        [*again, "--load", str(source)],
-        [sys.executable, "-m", "trendcast", "prepare", "--json"]
+    commands = {
+        "load": [*again, "--load", str(source)],
+        "prepare": [sys.executable, "-m", "trendcast", "prepare", "--json"]
         + ["--project-dir", "dbt_project", "--profiles-dir", "profiles"]
         + ["--vars", json.dumps(VARS)],
-        [sys.executable, "-m", "benchmarks.scale", "--data", str(data), "--step", "features"]
-        + ["--models", ",".join(VARS["models"])],
-    ]
+        **{name: command for name, command in steps(data, MODELS).items() if name in wanted},
+    }
+    began: dict[str, float] = {}
     try:
-        for command in steps:
-            say(f"{series:,} series: {' '.join(command[2:5])[:60]} ...")
+        for name, command in commands.items():
+            say(f"{series:,} series: {name} ...")
+            began[name] = time.time()
             found, _ = measured(command, environment)
-            say(f"{series:,} series: {found}")
+            say(f"{series:,} series: {name}: {found}")
+            if name in wanted:
+                report.figures[f"{series}_{name}_seconds"] = found["seconds"]
+                report.figures[f"{series}_{name}_client_peak_gb"] = found["peak_gb"]
     finally:
         subprocess.run(
             [sys.executable, "-m", "pyspark.sql.connect.local_server", "--stop"],
@@ -127,28 +135,39 @@ def build(data: Path, folder: Path, series: int, driver_memory: str, report: Rep
         )
     time.sleep(5)  # the log is whole when the server is gone
     (log,) = [path for path in logs.iterdir() if path.is_file()]
-    stages = [s for s in volumes(log) if s["table"] not in ("orders", "products")]
-    figures, rows = report.figures, series * DAYS
-    figures[f"{series}_features_seconds"] = found["seconds"]
-    figures[f"{series}_stages"] = len(stages)
+    by_step: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for stage in volumes(log):
+        by_step[max((n for n in began if began[n] <= stage["at"]), key=began.__getitem__)].append(
+            stage
+        )
+    for name in wanted:
+        _figures(f"{series}_{name}", by_step[name], series * DAYS, report.figures)
+
+
+def _figures(prefix: str, stages: list[dict[str, Any]], rows: int, figures: dict[str, Any]) -> None:
+    """Add the figures of a step."""
+    figures[f"{prefix}_stages"] = len(stages)
     for name in METRICS:
-        figures[f"{series}_{name}_bytes_a_row"] = round(sum(s[name] for s in stages) / rows, 1)
-    figures[f"{series}_cpu_seconds"] = round(sum(s["cpu"] for s in stages) / 1e9, 1)
-    figures[f"{series}_largest_to_driver_mb"] = round(max(s["to_driver"] for s in stages) / 1e6, 3)
-    figures[f"{series}_largest_shuffle_mb"] = round(max(s["shuffled"] for s in stages) / 1e6, 3)
+        figures[f"{prefix}_{name}_bytes_a_row"] = round(sum(s[name] for s in stages) / rows, 1)
+    figures[f"{prefix}_cpu_seconds"] = round(sum(s["cpu"] for s in stages) / 1e9, 1)
+    figures[f"{prefix}_largest_to_driver_mb"] = round(max(s["to_driver"] for s in stages) / 1e6, 3)
+    figures[f"{prefix}_largest_shuffle_mb"] = round(max(s["shuffled"] for s in stages) / 1e6, 3)
     by_table: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for stage in stages:
         for name in METRICS:
             by_table[stage["table"]][name] += stage[name]
     for table, moved in sorted(by_table.items(), key=lambda item: -item[1]["shuffled"]):
         text = ", ".join(f"{name} {moved[name] / 1e6:.2f}" for name in METRICS)
-        figures[f"{series}_{table}_mb"] = text
+        figures[f"{prefix}_{table}_mb"] = text
 
 
 def main() -> None:
     """Measure and print."""
-    parser = arguments("What Spark scans, shuffles and sends to the driver for the features.")
+    parser = arguments("What Spark scans, shuffles and sends to the driver in a run.")
     parser.add_argument("--series", default="300,1000", help="comma-separated, ascending")
+    parser.add_argument(
+        "--steps", default="features,train,forecast,marts", help="comma-separated, in order"
+    )
     parser.add_argument("--driver-memory", default="1g")
     parser.add_argument("--folder", type=Path, help="where its tables are made; a temporary one")
     parser.add_argument("--load", type=Path, help="write that shop into Spark, in this process")
@@ -157,14 +176,19 @@ def main() -> None:
         load(args.load)
         return
     report = Report("spark_volumes", figures={"days": DAYS, "driver_memory": args.driver_memory})
-    sizes = [int(size) for size in args.series.split(",")]
+    sizes, wanted = [int(size) for size in args.series.split(",")], args.steps.split(",")
     for series in sizes:
         with tempfile.TemporaryDirectory(dir=args.folder) as text:
-            build(args.data.resolve(), Path(text) / "shop", series, args.driver_memory, report)
+            folder = Path(text) / "shop"
+            build(args.data.resolve(), folder, series, wanted, args.driver_memory, report)
     for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-        for name in ("scanned", "shuffled", "written", "to_driver"):
-            a, b = (report.figures[f"{size}_{name}_bytes_a_row"] for size in (before, after))
-            report.ratios[f"{name}_a_row_{after}_to_{before}"] = round(b / max(a, 1e-9), 3)
+        for step in wanted:
+            for name in ("scanned", "shuffled", "written", "to_driver"):
+                what = f"{step}_{name}_bytes_a_row"
+                a, b = (report.figures[f"{size}_{what}"] for size in (before, after))
+                report.ratios[f"{step}_{name}_a_row_{after}_to_{before}"] = round(
+                    b / max(a, 1e-9), 3
+                )
     report.print(as_json=args.json)
 
 
