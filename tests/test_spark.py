@@ -94,7 +94,7 @@ def test_append_goes_by_name_and_casts(warehouse: Any) -> None:
     ]
 
 
-def test_what_is_appended_is_held_in_parts(warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_is_held_in_parts(warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trendcast.warehouse.spark._FILE_ROWS", 4)
     warehouse.execute("create table warehouse.parts (x bigint) using parquet")
     rows = pa.table({"x": range(9)})
@@ -105,6 +105,11 @@ def test_what_is_appended_is_held_in_parts(warehouse: Any, monkeypatch: pytest.M
     ).to_pydict()
     assert found["x"] == list(range(9))
     assert len(set(found["file"][:6])) == 1 and len(set(found["file"])) == 2
+    for n in (9, 0):  # the second time in place of the first
+        assert warehouse.write("warehouse", "written", rows.slice(0, n)) == n
+        read = warehouse.query("select x, input_file_name() as file from warehouse.written")
+        assert sorted(read["x"].to_pylist()) == list(range(n))
+        assert len(set(read["file"].to_pylist())) == -(-n // 4)
 
 
 def test_many_rows_are_asked_for_in_several_jobs(

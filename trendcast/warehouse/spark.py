@@ -179,18 +179,20 @@ class SparkWarehouse:
         """Make a table of a schema, or replace it, and return how many rows it has."""
         relation = f"{quote(schema)}.{quote(table)}"
         self.execute(f"create schema if not exists {quote(schema)}")
+        # Aside first, for rows that were read from it are gone with it.
+        aside = _beside(relation, "_new")
         with _errors():
-            self._frame(rows).createOrReplaceTempView("_written")
+            self._frame(rows.schema.empty_table()).createOrReplaceTempView("_written")
             try:
-                # Aside first, for rows that were read from it are gone with it.
-                aside = _beside(relation, "_new")
                 self._sql(f"drop table if exists {aside}").collect()
                 self._sql(f"create table {aside} using parquet as select * from _written").collect()
-                self._sql(f"drop table if exists {relation}").collect()
-                self._sql(f"alter table {aside} rename to {relation}").collect()
             finally:
                 self._session.catalog.dropTempView("_written")
-        return len(rows)
+        n = self.append(aside, rows)
+        with _errors():
+            self._sql(f"drop table if exists {relation}").collect()
+            self._sql(f"alter table {aside} rename to {relation}").collect()
+        return n
 
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
@@ -353,7 +355,9 @@ class SparkWarehouse:
         return self._session.sql(_spelt(sql), args=list(parameters) or None)
 
     def _frame(self, rows: pa.Table) -> Any:
-        return self._session.createDataFrame(rows)
+        if len(rows):
+            return self._session.createDataFrame(rows)
+        return self._session.createDataFrame([], from_arrow_schema(rows.schema))
 
     def _comment(self, relation: str) -> str:
         """Return a table's comment, empty where it has none or is gone."""
