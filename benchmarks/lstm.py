@@ -44,6 +44,7 @@ def seconds_of(panel: Panel, steps: int, **settings: Any) -> float:
         steps_per_epoch=steps,
         max_epochs=1,
         validation_cutoffs=0,
+        n_seeds=1,
         **settings,
     )
     start = time.perf_counter()

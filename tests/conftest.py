@@ -41,7 +41,7 @@ ORDER_COLUMNS = (
     "loaded_at",
 )
 # The smallest LSTM that still goes through every step of training.
-SMALL_LSTM = {"steps_per_epoch": 10, "max_epochs": 2, "units": 16, "hidden": 16}
+SMALL_LSTM = {"n_seeds": 1, "steps_per_epoch": 10, "max_epochs": 2, "units": 16, "hidden": 16}
 SMALL_LIGHTGBM = {"max_rows": 20_000, "max_rounds": 30, "train_cutoffs": 12}
 # Files of slow tests that take more than five minutes.
 LONGEST = ("test_spark", "test_docs", "test_postgres")

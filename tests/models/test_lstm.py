@@ -38,9 +38,10 @@ from trendcast.panel import Panel, Roles
 HORIZON, SEASON = 14, 7
 PATTERN = np.array([0.4, 0.6, 0.8, 1.0, 1.2, 1.8, 1.2])
 SMALL = LSTMConfig(
-    units=16, hidden=24, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
+    n_seeds=1, units=16, hidden=24, batch_size=128, steps_per_epoch=25, max_epochs=8, dropout=0.0
 )
 TINY = LSTMConfig(
+    n_seeds=1,
     units=8,
     hidden=8,
     context=14,
@@ -49,7 +50,7 @@ TINY = LSTMConfig(
     max_epochs=2,
     validation_cutoffs=2,
 )
-WIDE = LSTMConfig(steps_per_epoch=15, max_epochs=1)
+WIDE = LSTMConfig(n_seeds=1, steps_per_epoch=15, max_epochs=1)
 
 
 def make_panel(

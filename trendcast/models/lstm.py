@@ -104,7 +104,7 @@ class LSTMConfig:
         with the latest windows at a low rate) or ``full`` (train anew on everything for the epochs
         found).
     n_seeds : int
-        Networks trained and averaged.
+        Networks trained and averaged: what chance made of one of them counts less.
     explain_rows : int
         Forecasts taken apart, at most, in whole series from the largest on.
     """
@@ -127,7 +127,7 @@ class LSTMConfig:
     weight_power: float = 0.5
     validation_cutoffs: int | None = None
     refit: str = "continue"
-    n_seeds: int = 1
+    n_seeds: int = 3
     explain_rows: int = 200_000
 
     #: What `trendcast tune` may try.
