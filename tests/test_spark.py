@@ -352,7 +352,6 @@ def test_executors_forecast_what_duckdbs_process_does(forecasts: Forecasts) -> N
     assert farthest(forecasts.duckdb, forecasts.spark) < 0.05
 
 
-@pytest.mark.long
 def test_in_parts_and_with_an_executor_killed_the_forecasts_are_the_same(
     forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,7 +449,6 @@ def dbt_command(shop: Shop, *args: str) -> list[str]:
     return [sys.executable, "-m", "dbt.cli.main", *args, *at, "--vars", json.dumps(shop.vars)]
 
 
-@pytest.mark.long
 def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     """Those of the models with most SQL of the engine's own; `dbt test` runs all."""
     spark = shops[1]
