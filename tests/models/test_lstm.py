@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from tests.models.panels import read_panel
 from trendcast.errors import ArtifactError, UsageError
-from trendcast.models.backend import devices, use_device
+from trendcast.models.backend import devices, import_tensorflow, use_device
 from trendcast.models.base import (
     QUANTILES,
     Forecast,
@@ -405,6 +406,22 @@ def test_variants_train_and_predict(small_panel, changes):
     model = fit(small_panel, config)
     assert len(model.networks) == config.n_seeds
     model.predict(small_panel)
+
+
+def test_several_networks_are_averaged(small_panel):
+    config = LSTMConfig.from_settings(asdict(TINY) | {"n_seeds": 2, "max_epochs": 1})
+    alone = [
+        fit(small_panel, replace(config, n_seeds=1), seed=k).predict(small_panel).mean
+        for k in range(2)
+    ]
+    assert not np.array_equal(*alone)
+    both = fit(small_panel, config).predict(small_panel).mean
+    np.testing.assert_allclose(both, np.mean(alone, axis=0), rtol=1e-5)
+
+
+def test_tensorflow_does_not_warn_of_a_graph_for_each_network():
+    import_tensorflow()
+    assert logging.getLogger("tensorflow").getEffectiveLevel() == logging.ERROR
 
 
 # --- The same again ---

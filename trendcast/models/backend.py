@@ -143,6 +143,8 @@ def _import_quietly() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # It warns where many graphs are traced, and each of several networks has one of its own.
+            tf.get_logger().setLevel("ERROR")
         except BaseException:
             notes.seek(0)
             os.write(kept, notes.read())
