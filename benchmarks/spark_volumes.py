@@ -178,6 +178,8 @@ def main() -> None:
         return
     report = Report("spark_volumes", figures={"days": DAYS, "driver_memory": args.driver_memory})
     sizes, wanted = [int(size) for size in args.series.split(",")], args.steps.split(",")
+    if unknown := set(wanted) - set(steps(args.data, MODELS)):
+        raise SystemExit(f"Unknown steps {sorted(unknown)}. Valid: {parser.get_default('steps')}.")
     try:
         for series in sizes:
             with tempfile.TemporaryDirectory(dir=args.folder) as text:

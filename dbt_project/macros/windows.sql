@@ -34,10 +34,10 @@
                  none: all are. The rows before them are there to look back to. Sums to date and last_t then begin with
                  the first row wanted. The panel is read twice: best as a CTE that is `not materialized`
 
-    There are two forms. The plain one is a window clause with frames. DuckDB's takes a third of the time: a window
-    of 28 rows is two of 14, each of those is two of 7, and so on; every step is one lag and one addition, done while the
-    rows stream by. In both, a value is made of the rows of its own window only, and always in the same way (decimals in
-    the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads.
+    There are two forms. The plain one has sums to date and their differences, and frames for the rest. DuckDB's takes a third
+    of the time that frames alone do there: a window of 28 rows is two of 14, each of those is two of 7, and so on; every step is one lag and one addition, done while the
+    rows stream by. In both, a value hangs on the rows of its own window only, and always in the same way (exact decimals
+    in the plain form, a fixed tree of additions in DuckDB's), so its bits depend neither on later rows nor on threads.
     Where few rows are `wanted`, DuckDB's form writes the same trees out over lists of the rows before: to stream
     ninety rows for the sake of one would cost more than to add up ninety numbers. -#}
 {% macro windows(panel, columns=[], derived={}, lags={}, sums={}, minima={}, maxima={}, ewms={}, season_sums={},
