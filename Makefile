@@ -38,7 +38,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@TRENDCAST_DUCKDB_PATH=$(VENV)/lint.duckdb $(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models dbt_project/tests
+	@TRENDCAST_DUCKDB_PATH=$(VENV)/lint.duckdb $(BIN)/sqlfluff lint --processes 2 --disable-progress-bar dbt_project/models dbt_project/tests
 
 # The project alone, on an empty warehouse, as an analytics engineer runs it.
 dbt-test: $(STAMP)
