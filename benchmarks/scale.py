@@ -128,11 +128,16 @@ def step(name: str, vars: dict[str, Any]) -> None:
     workspace.dbt.build({"features": BEFORE_LEDGER, "marts": FROM_LEDGER}[name])
 
 
+def options(models: list[str]) -> list[str]:
+    """Return the options of trendcast's commands."""
+    at = ["--project-dir", "dbt_project", "--profiles-dir", "profiles"]
+    return [*at, "--vars", json.dumps(SHOP | {"models": models}), "--json"]
+
+
 def steps(data: Path, models: list[str]) -> dict[str, list[str]]:
     """Return the command of each step of a run, in order."""
     python = [sys.executable, "-m"]
-    ours = ["--project-dir", "dbt_project", "--profiles-dir", "profiles", "--json"]
-    ours += ["--vars", json.dumps(SHOP | {"models": models})]
+    ours = options(models)
     by_dbt = [*python, "benchmarks.scale", "--data", str(data), "--models", ",".join(models)]
     return {
         "features": [*by_dbt, "--step", "features"],

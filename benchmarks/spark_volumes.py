@@ -23,7 +23,7 @@ import duckdb
 
 from benchmarks.common import Report, arguments, say
 from benchmarks.generated import REPO
-from benchmarks.scale import DAYS, SHOP, make, measured, steps
+from benchmarks.scale import DAYS, SHOP, make, measured, options, steps
 from trendcast.pipeline import Workspace
 
 MASTER, RESULT = "local[2]", "128m"
@@ -113,9 +113,7 @@ def build(
     again = [sys.executable, "-m", "benchmarks.spark_volumes", "--data", str(data)]
     commands = {
         "load": [*again, "--load", str(source)],
-        "prepare": [sys.executable, "-m", "trendcast", "prepare", "--json"]
-        + ["--project-dir", "dbt_project", "--profiles-dir", "profiles"]
-        + ["--vars", json.dumps(VARS)],
+        "prepare": [sys.executable, "-m", "trendcast", "prepare", *options(MODELS)],
         **{name: command for name, command in steps(data, MODELS).items() if name in wanted},
     }
     began: dict[str, float] = {}
