@@ -11,8 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ from tests.engines import (
     every_source,
     require_same_demo,
 )
-from tests.spark import Cluster, SparkShop, running
+from tests.spark import Cluster, SparkShop, killing_its_executor, running
 from trendcast.errors import (
     ProjectError,
     UsageError,
@@ -218,31 +216,21 @@ def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_job_whose_executor_is_killed_ends_with_the_same_rows(
-    cluster: Cluster, warehouse: Any
+    cluster: Cluster, warehouse: Any, tmp_path: Path
 ) -> None:
     schema = pa.schema([("id", pa.int64()), ("twice", pa.int64())])
     queries = {"numbers": "select id from range(1000)", "none": "select id, 'x' as y from range(0)"}
     before = set(cluster.executors())
     assert len(before) == 2
+    told = tmp_path / "killed"
 
     # Of the test's own, for executors cannot import it.
-    def slow(tables: Any) -> pa.Table:
-        until = time.monotonic() + 4
-        while time.monotonic() < until:
-            pass
+    def doubled(tables: Any) -> pa.Table:
         ids = tables["numbers"]["id"].to_pylist()
         return pa.table({"id": ids, "twice": [2 * x for x in ids]}, schema=schema)
 
-    killed: list[int | None] = []
-
-    def kill() -> None:
-        killed.append(cluster.kill_at_work())
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    rows = warehouse.by_shard(queries, "id", slow, schema, 250)
-    killer.join()
-    assert killed[0] in before and killed[0] not in cluster.executors()
+    rows = warehouse.by_shard(queries, "id", killing_its_executor(doubled, told), schema, 250)
+    assert int(told.read_text()) in before - set(cluster.executors())
     assert rows.sort_by("id").to_pydict() == {
         "id": list(range(1000)),
         "twice": list(range(0, 2000, 2)),
@@ -353,19 +341,25 @@ def test_executors_forecast_what_duckdbs_process_does(forecasts: Forecasts) -> N
 
 
 def test_in_parts_and_with_an_executor_killed_the_forecasts_are_the_same(
-    forecasts: Forecasts, monkeypatch: pytest.MonkeyPatch
+    forecasts: Forecasts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from trendcast.warehouse.spark import SparkWarehouse
+
     spark = forecasts.shop
     assert spark.cluster is not None
-    cluster = spark.cluster
-    before, killed = set(cluster.executors()), list[int | None]()
-    killer = threading.Thread(target=lambda: killed.append(cluster.kill_at_work()))
-    killer.start()
+    before, told = set(spark.cluster.executors()), tmp_path / "killed"
+    by_shard = SparkWarehouse.by_shard
+    monkeypatch.setattr(
+        SparkWarehouse,
+        "by_shard",
+        lambda self, queries, key, function, *rest: by_shard(
+            self, queries, key, killing_its_executor(function, told), *rest
+        ),
+    )
     monkeypatch.setattr("trendcast.features.PART_ROWS", 400)
     parts = rows_read(monkeypatch)
     done(spark, "forecast", apart=False)
-    killer.join()
-    assert killed[0] in before
+    assert int(told.read_text()) in before
     # The network rounds a little differently when it is given other series beside a series.
     assert farthest(forecasts.spark, spark.table(FORECASTS)) < 1e-6
     # Nothing that a panel has more of with every series was read whole.
