@@ -52,7 +52,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint dbt-test pytest
 
-# CI runs all in one session, so that what several files look at is made once.
+# CI runs all (TESTS=) in one session, so that what several files look at is made once.
 TESTS ?= not slow
 pytest: $(STAMP)
 	@$(PYTEST) -m "$(TESTS)"
@@ -60,7 +60,7 @@ pytest: $(STAMP)
 test-slow:
 	@$(MAKE) --no-print-directory TESTS=slow pytest
 
-# Those marked `long`, too, for which CI has no time. Without Spark they are skipped and say so.
+# Without Spark they are skipped and say so.
 test-spark:
 	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=spark pytest
 

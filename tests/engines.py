@@ -187,7 +187,11 @@ def differences(duck: Shop, other: Reader) -> dict[str, str]:
     return found
 
 
-DEMO = {"models": ["seasonal_naive", "classical", "ridge", "ensemble"]}
+# Without generated code Spark takes two minutes for a thousand items of a next purchase.
+DEMO = {
+    "models": ["seasonal_naive", "classical", "ridge", "ensemble"],
+    "customer_items": 50,
+}
 
 
 def require_same_demo(

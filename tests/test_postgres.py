@@ -199,10 +199,15 @@ def test_what_differs_is_seen() -> None:
 
 @pytest.fixture(scope="module")
 def small(server: Server, tmp_path_factory: pytest.TempPathFactory) -> PostgresShop:
-    """A shop on Postgres after a run of the regression."""
+    """A shop on Postgres after a run of the regression, without the group of features that other shops here have."""
     lines = lines_of(100)
     vars = shop_vars(
-        lines, PRODUCTS, static_attributes=["category"], models=["ridge"], backtest_folds=3
+        lines,
+        PRODUCTS,
+        static_attributes=["category"],
+        models=["ridge"],
+        backtest_folds=3,
+        features={"customers": False},
     )
     folder = tmp_path_factory.mktemp("small")
     shop = PostgresShop(folder, vars, output=server.output(server.new_database()))

@@ -86,6 +86,26 @@ def test_missing_variable_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch
         read_output(folder, folder, "prod")
 
 
+@pytest.mark.parametrize(
+    ("remote", "asked", "partitions"),
+    [
+        (None, None, 4),
+        ("local-cluster[2,1,1024]", None, 4),
+        ("sc://spark.example.com:15002", None, 200),
+        ("sc://spark.example.com:15002", "1000", 1000),
+    ],
+)
+def test_spark_shuffles_into_as_many_partitions_as_suit_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, remote: str | None, asked: str | None, partitions: int
+) -> None:
+    for name, value in (("REMOTE", remote), ("PARTITIONS", asked)):
+        monkeypatch.delenv(f"TRENDCAST_SPARK_{name}", raising=False)
+        if value:
+            monkeypatch.setenv(f"TRENDCAST_SPARK_{name}", value)
+    output = read_output(REPO / "dbt_project", REPO / "profiles", "spark")
+    assert output["server_side_parameters"]["spark.sql.shuffle.partitions"] == partitions
+
+
 def test_unknown_target_lists_the_valid_ones(folder: Path) -> None:
     with pytest.raises(ProjectError, match=r"no target 'staging'.*dev, prod"):
         read_output(folder, folder, "staging")
