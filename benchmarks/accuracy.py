@@ -34,8 +34,6 @@ OURS = "trendcast"  # what fct_forecasts serves: each class by its champion
 NAIVE = "seasonal_naive"
 PEERS = ("Naive", "SeasonalNaive", "AutoETS", "AutoTheta", "CrostonOptimized", "TSB", "LightGBM")
 PEERS += ("LSTM", "NHITS", "DeepAR")
-# Fitted one series at a time, at about a tenth of a second each.
-SLOW_PEERS, MANY_SERIES = ("AutoETS", "AutoTheta"), 5000
 AUTOGLUON = ("AutoGluon",)
 AUTOGLUON_SECONDS = 600
 SHOWN = ("mase", "mase_of_median", "wape", "bias", "wql", "scaled_pinball")
@@ -94,16 +92,14 @@ def our_forecasts(warehouse: Path) -> dict[str, pa.Table]:
 
 
 def peer_forecasts(
-    split: Split, truth: Truth, python: Path, folder: Path, peers: Sequence[str]
+    split: Split, python: Path, folder: Path, peers: Sequence[str]
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    """Run the peers that a set of this size allows; return their forecasts and what each told."""
-    many = len(truth.series) > MANY_SERIES
-    models = [name for name in peers if not (many and name in SLOW_PEERS)]
+    """Run the peers; return their forecasts and what each told."""
     about = {
         "grain": split.dataset.grain,
         "horizon": split.dataset.horizon,
         "season_length": split.dataset.season_length,
-        "models": models,
+        "models": list(peers),
         "jobs": 2,
         "seconds": AUTOGLUON_SECONDS,
     }
@@ -121,15 +117,11 @@ def peer_forecasts(
         text=True,
     )
     told = json.loads(done.stdout.splitlines()[-1])
-    if many:
-        told |= {
-            name: {"error": "left out: too many series"} for name in SLOW_PEERS if name in peers
-        }
     if not out.exists():  # none of them could
         return {}, told
     rows = pq.read_table(out)
     names = rows.column("model")
-    return {name: rows.filter(pa.compute.equal(names, name)) for name in models}, told
+    return {name: rows.filter(pa.compute.equal(names, name)) for name in peers}, told
 
 
 def benchmark(
@@ -158,7 +150,7 @@ def benchmark(
             phases = ran["summary"]["timings"]
         for python, peers in pythons.items():
             say(f"{name}: {', '.join(peers)} ...")
-            theirs, theirs_told = peer_forecasts(split, truth, python, folder, peers)
+            theirs, theirs_told = peer_forecasts(split, python, folder, peers)
             # A peer of the same name as a model of ours is told apart.
             forecasts |= {f"peer {k}": rows for k, rows in theirs.items() if len(rows)}
             told |= {f"peer {k}": v for k, v in theirs_told.items()}
