@@ -93,7 +93,7 @@ def test_append_goes_by_name_and_casts(warehouse: Any) -> None:
 
 
 def test_what_may_be_large_is_not_joined_through_the_driver(warehouse: Any) -> None:
-    """Until it has been counted: its file has 1.2 MB, and Spark's own limit is 10."""
+    """Until it has been counted: its Parquet has 1.2 MB, and Spark's own limit is 10."""
     for name, rows in (("few", 10), ("many", 300_000)):
         warehouse.execute(
             f"create table warehouse.{name} using parquet as select id from range({rows})"
