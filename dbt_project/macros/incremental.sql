@@ -316,10 +316,11 @@
 {% macro replaced_rows() %}
     {%- set seen = trendcast.seen() -%}
     {%- if seen -%}
-        earlier.t > {{ seen.t }}
-        or (
-            earlier.t >= {{ seen.from_t }}
-            and exists (
+        -- No later than the period after the last one: most rows are told by this alone.
+        earlier.t >= {{ seen.from_t }}
+        and (
+            earlier.t > {{ seen.t }}
+            or exists (
                 select 1 from ({{ trendcast.touched(seen) }}) as touched
                 where touched.series_id = earlier.series_id and touched.from_t <= earlier.t
             )
