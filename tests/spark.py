@@ -142,8 +142,8 @@ def missing() -> str | None:
     if version != "17":
         found = f"Java {version} is there" if version else "there is no Java"
         return f"Spark needs Java 17 and {found} (Debian: openjdk-17-jre-headless; else JAVA_HOME)"
-    if not shutil.which("ps") or not shutil.which("pgrep"):
-        return "ps and pgrep are not installed (Debian: procps)"
+    if not shutil.which("ps"):
+        return "ps is not installed (Debian: procps)"
     return None
 
 
