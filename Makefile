@@ -60,7 +60,7 @@ pytest: $(STAMP)
 test-slow:
 	@$(MAKE) --no-print-directory TESTS=slow pytest
 
-# Without Spark they are skipped and say so.
+# Where Spark or Java is missing they fail; among the other tests they are skipped and say so.
 test-spark:
 	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=spark pytest
 

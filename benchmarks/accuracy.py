@@ -99,7 +99,7 @@ def peer_forecasts(
         "grain": split.dataset.grain,
         "horizon": split.dataset.horizon,
         "season_length": split.dataset.season_length,
-        "models": list(peers),
+        "models": peers,
         "jobs": 2,
         "seconds": AUTOGLUON_SECONDS,
     }

@@ -199,7 +199,7 @@ def test_what_differs_is_seen() -> None:
 
 @pytest.fixture(scope="module")
 def small(server: Server, tmp_path_factory: pytest.TempPathFactory) -> PostgresShop:
-    """A shop on Postgres after a run of the regression, without the group of features that other shops here have."""
+    """A shop on Postgres after a run of the regression, without the features of customers, which other shops here have."""
     lines = lines_of(100)
     vars = shop_vars(
         lines,

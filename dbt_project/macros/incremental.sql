@@ -316,7 +316,7 @@
 {% macro replaced_rows() %}
     {%- set seen = trendcast.seen() -%}
     {%- if seen -%}
-        -- No later than the period after the last one: most rows are told by this alone.
+        -- Holds for all that follows, and is quick to tell of most rows.
         earlier.t >= {{ seen.from_t }}
         and (
             earlier.t > {{ seen.t }}
