@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from trendcast.features import Features
-    from trendcast.project import Column
+    from trendcast.project import Column, Project
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -58,6 +58,32 @@ class Keys:
             np.concatenate([p.cutoff for p in parts]),
             np.concatenate([p.lead for p in parts]),
         )
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Columns with a role, by the table they are read from and the period they are read at."""
+
+    history: list[Column]  # ftr_cutoff, at the cutoff
+    season: list[Column]  # ftr_history, at the target's place in the last season seen
+    by_series: list[Column]  # ftr_known, at the target
+    by_date: list[Column]  # ftr_calendar, at the target
+
+    @classmethod
+    def of(cls, project: Project, *, wide: bool) -> Sides:
+        """Return those of a project, for trees where ``wide``."""
+        known = project.with_role("known", wide=wide)
+        return cls(
+            project.with_role("history", wide=wide),
+            project.with_role("season", wide=wide),
+            [c for c in known if c.model == "ftr_known"],
+            [c for c in known if c.model == "ftr_calendar"],
+        )
+
+    @property
+    def columns(self) -> list[Column]:
+        """All of them, in the order of the matrix."""
+        return [*self.history, *self.season, *self.by_series, *self.by_date]
 
 
 @dataclass(frozen=True)
@@ -130,14 +156,7 @@ class Design:
         self._silent = frozenset(silent)
         self.horizon = settings.horizon
         self.lead_bucket = settings.lead_bucket
-        self.history = project.with_role("history", wide=wide)
-        self.season = project.with_role("season", wide=wide)
-        self.by_series = [
-            c for c in project.with_role("known", wide=wide) if c.model == "ftr_known"
-        ]
-        self.by_date = [
-            c for c in project.with_role("known", wide=wide) if c.model == "ftr_calendar"
-        ]
+        self._sides = sides = Sides.of(project, wide=wide)
         self._own = OWN_FEATURES if wide else ()
         self._read_static(categories if wide else {}, max_values, wide=wide)
         cutoffs = sorted(set(cutoffs))
@@ -146,13 +165,13 @@ class Design:
         targets = sorted({c + h for c in cutoffs for h in range(1, self.horizon + 1)})
         self._at = self._block(
             "ftr_cutoff",
-            [quote(LEVEL), quote(VARIANCE), *(quote(c.name) for c in self.history)],
+            [quote(LEVEL), quote(VARIANCE), *(quote(c.name) for c in sides.history)],
             cutoffs,
         )
-        self._season = self._block("ftr_history", [quote(c.name) for c in self.season], seasons)
-        self._known = self._block("ftr_known", [quote(c.name) for c in self.by_series], targets)
+        self._season = self._block("ftr_history", [quote(c.name) for c in sides.season], seasons)
+        self._known = self._block("ftr_known", [quote(c.name) for c in sides.by_series], targets)
         self._calendar = self._block(
-            "ftr_calendar", [quote(c.name) for c in self.by_date], targets, by_date=True
+            "ftr_calendar", [quote(c.name) for c in sides.by_date], targets, by_date=True
         )
         # Learnt from: demand as cleaned, where it was observed.
         self._target = self._block(
@@ -164,7 +183,7 @@ class Design:
     @property
     def columns(self) -> list[Column]:
         """The columns with a role, in the order of the matrix."""
-        return [*self.history, *self.season, *self.by_series, *self.by_date]
+        return self._sides.columns
 
     @property
     def names(self) -> list[str]:
@@ -224,11 +243,12 @@ class Design:
         target = keys.cutoff + keys.lead
         aligned = keys.cutoff + self._steps[keys.lead - 1].astype(np.int32)
         begin = len(self._own)
+        sides = self._sides
         for columns, values in (
-            (self.history, at[:, 2:]),
-            (self.season, self._season.take(keys.series, aligned)),
-            (self.by_series, self._known.take(keys.series, target)),
-            (self.by_date, self._calendar.take(np.zeros_like(keys.series), target)),
+            (sides.history, at[:, 2:]),
+            (sides.season, self._season.take(keys.series, aligned)),
+            (sides.by_series, self._known.take(keys.series, target)),
+            (sides.by_date, self._calendar.take(np.zeros_like(keys.series), target)),
         ):
             into = out[:, begin : begin + len(columns)]
             into[:] = values

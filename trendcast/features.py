@@ -18,6 +18,7 @@ from trendcast.warehouse import literal, quote
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from trendcast.panel import Panel
     from trendcast.project import Project
@@ -92,9 +93,14 @@ class Features:
         """Make a small table readable under ``name`` in later queries."""
         self._warehouse.lookup(name, rows)
 
-    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the rows of a query on tables of this process alone; a large one is sent nowhere."""
-        return self._warehouse.compute(sql, tables)
+    def held(self, name: str, rows: str | pa.Table) -> AbstractContextManager[None]:
+        """Rows are readable under ``name`` inside: those of a query, made once, or of this process."""
+        return self._warehouse.held(name, rows)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the engine is in this process, so that rows are here whoever asks for them."""
+        return self._warehouse.in_process
 
     @property
     def has_workers(self) -> bool:

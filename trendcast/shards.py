@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from trendcast.features import Features
 from trendcast.models import create
 from trendcast.models.by_measure import KEYS
-from trendcast.models.tables import FORECAST_SCHEMA
+from trendcast.models.tables import FORECAST_SCHEMA, from_stream, to_stream
 from trendcast.warehouse import quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
 
@@ -61,7 +61,7 @@ class Scorer:
             for name, rows in tables.items():
                 warehouse.lookup(name, rows)
             for name, stream in self.shared.items():
-                warehouse.lookup(name, pa.ipc.open_stream(stream).read_all())
+                warehouse.lookup(name, from_stream(stream))
             relations = {name: quote(name) for name in (*tables, *self.shared)}
             features = Features(warehouse, replace(self.project, relations=relations))
             rows = [_forecast(self._model(files), features, t) for t, files in self.files.items()]
@@ -153,7 +153,8 @@ def _stored(model: Model) -> dict[str, bytes]:
 def _by_workers(features: Features, model: Model, files: dict[int, dict[str, bytes]]) -> pa.Table:
     """Have the engine's workers forecast from several cutoffs, each with the model's files for it."""
     shared = {
-        name: _stream(features.query(f"select * from {features.relation(name)}")) for name in SHARED
+        name: to_stream(features.query(f"select * from {features.relation(name)}"))
+        for name in SHARED
     }
     rows = features.by_shard(
         _queries(features, list(files)),
@@ -180,11 +181,3 @@ def _queries(features: Features, cutoffs: Sequence[int]) -> dict[str, str]:
         name: f"select * from {features.relation(name)} where {condition}"
         for name, condition in until.items()
     }
-
-
-def _stream(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content

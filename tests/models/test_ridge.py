@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trendcast.design import Design, Keys
+from trendcast.design import Keys
 from trendcast.errors import ArtifactError, DataError
 from trendcast.features import Features
 from trendcast.models import ridge
+from trendcast.models.ridge_rows import RATIO_LIMIT, ROWS, Drawn, Rows
 from trendcast.models.tables import QUANTILE_NAMES
 from trendcast.project import Column
 from trendcast.warehouse.duckdb import DuckDBWarehouse
@@ -220,19 +223,19 @@ def test_of_a_large_panel_rows_are_drawn_over_all_cutoffs_and_leads(
     end_t = LAST_T - 1
     cutoffs = ridge._training_cutoffs(features, end_t)
     assert cutoffs == list(range(end_t - 150, end_t, 2))
-    design = Design(features, cutoffs, end_t, wide=False)
-    whole = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
-    wanted = len(whole) // 10
+
+    def drawn(seed: int) -> Keys:
+        return Drawn.of(features, cutoffs, end_t, end_t - 10, seed).keys
+
+    wanted = len(drawn(1)) // 10
     monkeypatch.setattr(SETTINGS, "train_rows", wanted)
-    keys = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
+    keys = drawn(1)
     assert wanted <= len(keys) <= wanted + len(cutoffs)
     assert (keys.cutoff + keys.lead <= end_t).all()
     for part, n in ((keys.cutoff, len(cutoffs)), (keys.lead, HORIZON), (keys.series, N_SERIES)):
         assert len(np.unique(part)) == n
-    again = ridge._training_keys(features, design, cutoffs, end_t, seed=1)
-    other = ridge._training_keys(features, design, cutoffs, end_t, seed=2)
-    assert np.array_equal(keys.series, again.series)
-    assert not np.array_equal(keys.series, other.series)
+    assert np.array_equal(keys.series, drawn(1).series)
+    assert not np.array_equal(keys.series, drawn(2).series)
 
 
 def test_recovers_the_rule_behind_the_data(fitted: ridge.Ridge) -> None:
@@ -259,8 +262,8 @@ def test_a_missing_season_is_the_mean_and_nothing_is_missing_or_beyond_bounds() 
         target=lambda keys: level,
     )
     keys = Keys(*(np.array([1, 2], np.int32) for _ in range(3)))
-    rows = ridge._Rows.of(given, keys)  # type: ignore[arg-type]
-    assert rows.matrix.tolist() == [[2, 2, 0], [2, 3, ridge.RATIO_LIMIT]]
+    rows = Rows.of(given, keys)  # type: ignore[arg-type]
+    assert rows.matrix.tolist() == [[2, 2, 0], [2, 3, RATIO_LIMIT]]
 
 
 def test_same_coefficients_on_any_number_of_threads(tables: dict[str, np.ndarray]) -> None:
@@ -270,6 +273,74 @@ def test_same_coefficients_on_any_number_of_threads(tables: dict[str, np.ndarray
         model.fit(features_on(tables, threads), LAST_T - 1, 1, lambda _: None)
         fits.append(model._fit)
     assert fits[0] == fits[1] == fits[2]
+
+
+class Elsewhere(DuckDBWarehouse):
+    """An engine that is not in this process, as far as it says."""
+
+    in_process = False
+
+
+class WithWorkers(Elsewhere):
+    """One that has workers, too: here, one after the other."""
+
+    has_workers = True
+
+    def by_shard(
+        self,
+        queries: Mapping[str, str],
+        key: str,
+        function: Callable[[Mapping[str, pa.Table]], pa.Table],
+        schema: pa.Schema,
+        shard_rows: int,
+    ) -> pa.Table:
+        made = []
+        for shard in range(3):
+            mine = f"where hash({key}) % 3 = {shard}"
+            rows = {n: self.query(f"select * from ({q}) {mine}") for n, q in queries.items()}
+            made.append(pickle.loads(pickle.dumps(function))(rows))
+        assert len(made) == 3
+        return pa.concat_tables(table.cast(schema) for table in made)
+
+
+@pytest.mark.parametrize("engine", [Elsewhere, WithWorkers])
+def test_rows_added_up_elsewhere_teach_the_same_to_the_last_bit(
+    tables: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, engine: type[Elsewhere]
+) -> None:
+    """By joins in the engine, whole or by shards, and not by position: missing values, gaps, launches and a sample of rows."""
+    columns = (Column("mean_short", "ftr_history", "history", "demand", "level"), *COLUMNS)
+    needy = tuple(replace(c, needs_years=3 * (c.name == "copy")) for c in columns)
+    monkeypatch.setattr("trendcast.models.ridge_rows.SPREAD_ROWS", 200)
+    monkeypatch.setattr("trendcast.models.ridge_rows._SUMS_AT_ONCE", 10)
+    monkeypatch.setattr(SETTINGS, "train_rows", 3000)
+    fits = []
+    for kind in (DuckDBWarehouse, engine):
+        features = features_on(tables)
+        connection = features._warehouse._connection  # type: ignore[attr-defined]
+        connection.execute(
+            """
+            alter table ftr_history add column mean_short double;
+            update ftr_history set mean_short = y * 0.7 + 0.1;
+            update ftr_history set actual = null where t % 11 = 3;
+            update ftr_history set season_last = null where t % 5 = 1;
+            update ftr_history set share = null, mean_short = null where t % 7 = 2;
+            update ftr_history set share = 1e9 where t % 13 = 2;
+            delete from ftr_history where series_id = 's03' and t < 120;
+            delete from ftr_known where t % 17 = 0;
+            update int_series set first_t = 120 where series_id = 's03';
+            insert into ftr_static values ('a launch');
+            """
+        )
+        project = FakeProject()
+        monkeypatch.setattr(project, "columns", needy, raising=False)
+        found = Features(kind(connection, ":memory:"), project)  # type: ignore[arg-type]
+        model = ridge.Ridge()
+        model.fit(found, LAST_T - 1, 1, lambda _: None)
+        fits.append(model._fit)
+        assert not features._warehouse.exists(ROWS)
+    assert fits[0] == fits[1]
+    assert fits[0].spread is not None
+    assert fits[0].buckets[0].dropped == [False, False, False, False, False, True, False]
 
 
 def test_forecast_is_the_scored_design_with_ordered_quantiles(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-import duckdb
-
 from trendcast.errors import UsageError, WarehouseError
 
 if TYPE_CHECKING:
@@ -30,14 +28,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def compute_here(sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-    """Return the rows of a query on tables of this process alone, for an engine that is elsewhere."""
-    with duckdb.connect() as connection:
-        for name, rows in tables.items():
-            connection.register(name, rows)
-        return connection.sql(sql).to_arrow_table()
-
-
 @contextmanager
 def all_or_nothing(execute: Callable[[str], None], begin: str = "begin") -> Iterator[None]:
     """What is executed inside takes effect together, or not at all."""
@@ -59,6 +49,8 @@ class Warehouse(Protocol):
     engine: str
     #: Whether `by_shard` works: the engine has workers that run Python.
     has_workers: bool
+    #: Whether the engine is in this process, so that what it reads goes over no wire.
+    in_process: bool
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the rows of a query; ``?`` stands for a parameter."""
@@ -81,8 +73,8 @@ class Warehouse(Protocol):
     def lookup(self, name: str, rows: pa.Table) -> None:
         """Make rows readable under ``name`` on this connection only; nothing is written."""
 
-    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
+    def held(self, name: str, rows: str | pa.Table) -> AbstractContextManager[None]:
+        """Rows are readable under ``name`` on this connection inside: those of a query, or of this process."""
 
     def by_shard(
         self,

@@ -27,6 +27,7 @@ class DuckDBWarehouse(WithoutWorkers):
     """A DuckDB file opened with the settings of its dbt profile."""
 
     engine = "duckdb"
+    in_process = True
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: str) -> None:
         self._connection = connection
@@ -102,14 +103,19 @@ class DuckDBWarehouse(WithoutWorkers):
         """Make rows readable under ``name`` on this connection only; nothing is written."""
         self._connection.register(name, rows)
 
-    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
-        for name, rows in tables.items():
+    @contextmanager
+    def held(self, name: str, rows: str | pa.Table) -> Iterator[None]:
+        """Rows are readable under ``name`` inside: those of a query, made once, or of this process, which are not copied."""
+        if isinstance(rows, str):
+            self.execute(f"create or replace temporary table {quote(name)} as {rows}")
+        else:
             self._connection.register(name, rows)
         try:
-            return self.query(sql)
+            yield
         finally:
-            for name in tables:
+            if isinstance(rows, str):
+                self.execute(f"drop table temp.{quote(name)}")
+            else:
                 self._connection.unregister(name)
 
     def attach(self, path: str, name: str) -> None:

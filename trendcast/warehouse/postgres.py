@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendcast.errors import UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import WithoutWorkers, all_or_nothing, compute_here, quote
+from trendcast.warehouse.base import WithoutWorkers, all_or_nothing, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +47,7 @@ class PostgresWarehouse(WithoutWorkers):
     """A session on a Postgres server, with the settings of its dbt profile."""
 
     engine = "postgres"
+    in_process = False
 
     def __init__(self, connection: dbapi.Connection, schema: str) -> None:
         self._connection = connection
@@ -129,9 +130,20 @@ class PostgresWarehouse(WithoutWorkers):
             self._ingest(name, rows)
             self.execute(f"analyze pg_temp.{quote(name)}")
 
-    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
-        return compute_here(sql, tables)
+    @contextmanager
+    def held(self, name: str, rows: str | pa.Table) -> Iterator[None]:
+        """Rows are readable under ``name`` inside: those of a query, made once, or of this process, which are sent."""
+        if isinstance(rows, str):
+            with all_or_nothing(self.execute, "begin read write"):
+                self._drop(name)
+                self.execute(f"create temporary table {quote(name)} as {rows}")
+        else:
+            self.lookup(name, rows)
+        try:
+            yield
+        finally:
+            with suppress(WarehouseError), all_or_nothing(self.execute, "begin read write"):
+                self._drop(name)
 
     def write(self, schema: str, table: str, rows: pa.Table) -> int:
         """Make a table of a schema, or replace it, and return how many rows it has."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
-from trendcast.warehouse.base import compute_here, literal, quote
+from trendcast.warehouse.base import literal, quote
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that pandas 3 is newer than what it knows
@@ -59,6 +59,7 @@ class SparkWarehouse:
 
     engine = "spark"
     has_workers = True
+    in_process = False
 
     def __init__(self, session: SparkSession, schema: str, *, read_only: bool) -> None:
         self._session = session
@@ -199,9 +200,17 @@ class SparkWarehouse:
         with _errors():
             self._frame(rows).createOrReplaceTempView(name)
 
-    def compute(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
-        """Return the rows of a query on tables of this process alone, which are sent nowhere."""
-        return compute_here(sql, tables)
+    @contextmanager
+    def held(self, name: str, rows: str | pa.Table) -> Iterator[None]:
+        """Rows are readable under ``name`` inside: those of a query, made each time they are read, or of this process."""
+        if isinstance(rows, str):
+            self.execute(f"create or replace temporary view {quote(name)} as {rows}")
+        else:
+            self.lookup(name, rows)
+        try:
+            yield
+        finally:
+            self._session.catalog.dropTempView(name)
 
     def by_shard(
         self,
