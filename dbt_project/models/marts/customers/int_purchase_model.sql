@@ -1,48 +1,18 @@
 -- One row per fold (0 and 1): the BG/NBD model (Fader, Hardie & Lee, Marketing Science 2005) of the customers by its
 -- cutoff. While active a customer orders at random at a rate of their own, gamma(r, alpha) among customers; after each
--- order they leave with a chance of their own, beta(a, b). By maximum likelihood over at most 10,000 customers: from a
--- start the best of the 81 points around the last one is taken, sixteen times, each time from closer by.
+-- order they leave with a chance of their own, beta(a, b). By maximum likelihood: from a start the best of the 81 points
+-- around the last one is taken, sixteen times, each time from closer by.
 {%- set parameters = ['shape', 'rate', 'leaving', 'evenness'] %}
 {%- set rounds = 16 %}
 {%- set double = trendcast.type_double() %}
-with drawn as (
-
-    select
-        fold,
-        cast(orders - 1 as {{ double }}) as repeats,
-        cast(tenure_days - 1 as {{ double }}) as days_known,
-        cast(tenure_days - 1 - recency_days as {{ double }}) as days_to_last,
-        row_number() over (
-            partition by fold
-            order by {{ dbt.hash('customer_id') }}, customer_id
-        ) as draw
-    from {{ ref('int_customer_state') }}
-    where fold < 2
-
-),
-
-customers as (
-
-    select
-        fold,
-        repeats,
-        days_to_last,
-        days_known,
-        count(*) as n
-    from drawn
-    where draw <= 10000
-    group by 1, 2, 3, 4
-
-),
-
 -- The gamma functions' part is a sum over each order of each customer: counted once for all who had so many.
-histories as (
+with histories as (
 
     select
         fold,
         cast(repeats as integer) as n_orders,
-        n
-    from customers
+        n_customers as n
+    from {{ ref('int_purchase_histories') }}
 
 ),
 
@@ -60,8 +30,8 @@ observed as (
         repeats as k,
         days_to_last,
         days_known,
-        n
-    from customers
+        n_customers as n
+    from {{ ref('int_purchase_histories') }}
     union all
     select
         fold,
@@ -106,11 +76,11 @@ best_0 as (
     select
         fold,
         cast(0 as {{ double }}) as at_shape,
-        ln((cast(sum(n * repeats) as {{ double }}) + 0.5) / (sum(n * days_known) + 1)) as at_rate,
+        ln((cast(sum(n_customers * repeats) as {{ double }}) + 0.5) / (sum(n_customers * days_known) + 1)) as at_rate,
         cast(-1.4 as {{ double }}) as at_leaving,
         cast(0.7 as {{ double }}) as at_evenness,
-        cast(sum(n) as {{ dbt.type_bigint() }}) as n_customers
-    from customers
+        cast(sum(n_customers) as {{ dbt.type_bigint() }}) as n_customers
+    from {{ ref('int_purchase_histories') }}
     group by 1
 
 ),
