@@ -87,6 +87,17 @@ REVIEWED = {
     },  # _block: quoted by its callers; periods are numbers
     "doctor.py": {"relation", "text", "counts"},  # a source's relation, the mappings in the vars
     "features.py": {"condition"},  # made by portfolio.narrowed
+    "models/ridge_rows.py": {
+        *("', '.join(entries)", "_double('target.y')"),
+        *("_double(f'history.{quote(LEVEL)}')", "_double(f'history.{quote(VARIANCE)}')"),
+        *("rows_of('ftr_cutoff', sides.history, drawn.cutoffs, 'series_id', *scale)",),
+        *("rows_of('ftr_history', [], targets, 'series_id', 'y', 'actual')",),
+        *("rows_of('ftr_history', sides.season, seasons, 'series_id')",),
+        *("rows_of('ftr_known', sides.by_series, targets, 'series_id')",),
+        *("rows_of('ftr_calendar', sides.by_date, targets)",),
+        *("expression", "_single(expression)", "listed", "sums"),
+        *("_listed(periods)", "_listed(self.cutoffs)"),
+    },  # columns are quoted by those that make these; periods are numbers
     "portfolio.py": {"present", "relation"},
     "scaffold.py": {
         *(

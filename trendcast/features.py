@@ -33,6 +33,8 @@ BY_SERIES = (
 PERIODS_A_YEAR = {"day": 365, "week": 52, "month": 12}
 #: Rows of history that are held at once, about: what forecasts them, and what is made of that, is bounded by it.
 PART_ROWS = 16_000_000
+#: Rows that a worker of the engine holds at once, about: of the widest table a hundred megabytes, and a sort has them twice.
+SHARD_ROWS = 250_000
 #: Series that a training reads: of a larger panel a seeded sample, or what is read would grow with it, whatever is learnt from.
 TRAIN_SERIES = 50_000
 #: Rows of history that a training reads which reads whole series.
@@ -112,10 +114,9 @@ class Features:
         queries: Mapping[str, str],
         function: Callable[[Mapping[str, pa.Table]], pa.Table],
         schema: pa.Schema,
-        shard_rows: int,
     ) -> pa.Table:
         """Return the rows a function makes of each shard of series, given the rows of several queries by name."""
-        return self._warehouse.by_shard(queries, "series_id", function, schema, shard_rows)
+        return self._warehouse.by_shard(queries, "series_id", function, schema, SHARD_ROWS)
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from trendcast.models import Model
     from trendcast.project import Project
 
-# Rows of the panel that a worker holds at once, about.
-SHARD_ROWS = 1_000_000
 # The same for all series, and small: every worker is sent all of them.
 SHARED = ("ftr_calendar", "ftr_category", "int_cutoffs")
 # The model this process loaded last, by the digest of its files.
@@ -160,7 +158,6 @@ def _by_workers(features: Features, model: Model, files: dict[int, dict[str, byt
         _queries(features, list(files)),
         Scorer(model.name, files, shared, features.project),
         FORECAST_SCHEMA,
-        SHARD_ROWS,
     )
     return rows.sort_by(KEYS)
 

@@ -50,8 +50,6 @@ SPREAD_ROWS = 200_000  # the spread is measured on, at most
 SEASON_FALLBACK = "mean_short"  # of a series that has no whole season yet
 # Sums that are asked for at once: Postgres takes 1,664 columns.
 _SUMS_AT_ONCE = 1_500
-# Rows that an executor adds up at once.
-_SHARD_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -297,7 +295,7 @@ def _by_workers(drawn: Drawn) -> Statistics:
     features, columns = drawn.features, drawn.sides.columns
     adder = Adder(_sums(len(columns), drawn.weight_scale()))
     _lend(drawn)
-    shards = features.by_shard({ROWS: _joined(drawn)}, adder, Adder.SCHEMA, _SHARD_ROWS)
+    shards = features.by_shard({ROWS: _joined(drawn)}, adder, Adder.SCHEMA)
     sums = [
         [from_stream(stream) for stream in streams] for streams in shards.column("sums").to_pylist()
     ]

@@ -51,7 +51,7 @@ _FILE_ROWS = 1_000_000
 # spark.driver.maxResultSize of them, a gigabyte.
 _JOB_ROWS = 1_000_000
 # Shards of `by_shard` whose results the driver is asked for at once.
-_JOB_SHARDS = 16
+_JOB_SHARDS = 64
 
 
 class SparkWarehouse:

@@ -1,7 +1,7 @@
 -- One row per fold (0 and 1): the BG/NBD model (Fader, Hardie & Lee, Marketing Science 2005) of the customers by its
 -- cutoff. While active a customer orders at random at a rate of their own, gamma(r, alpha) among customers; after each
--- order they leave with a chance of their own, beta(a, b). By maximum likelihood: from a start the best of the 81 points
--- around the last one is taken, sixteen times, each time from closer by.
+-- order they leave with a chance of their own, beta(a, b). By maximum likelihood: from a start the best of the 81
+-- points around the last one is taken, sixteen times, each time from closer by.
 {%- set parameters = ['shape', 'rate', 'leaving', 'evenness'] %}
 {%- set rounds = 16 %}
 {%- set double = trendcast.type_double() %}
