@@ -18,6 +18,7 @@ Shapes: R rows, P features.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
@@ -105,6 +106,12 @@ class Rows:
         )
         bucket = table.column("lead_bucket").to_numpy().astype(np.int64) - 1
         return cls(matrix, target, level, variance, bucket)
+
+    @classmethod
+    def none(cls, n_features: int) -> Rows:
+        """Return no rows."""
+        matrix, values = np.empty((0, n_features), np.float32), np.empty(0)
+        return cls(matrix, values, values, values, np.empty(0, np.int64))
 
     def take(self, index: npt.NDArray[np.int64]) -> Rows:
         """Return some of the rows."""
@@ -276,32 +283,34 @@ def _gathered(drawn: Drawn) -> Statistics:
     with drawn.features.held(ROWS, rows.table(drawn.is_held_out[there])):
         sums = [drawn.features.query(sql) for sql in queries]
     held_out = rows.take(np.flatnonzero(drawn.for_spread[there]))
-    return Statistics(columns, _moments([sums], len(columns)), held_out)
+    return Statistics(columns, _moments(sums, len(columns)), held_out)
 
 
 def _in_the_engine(drawn: Drawn) -> Statistics:
     """Have an engine that is elsewhere join the rows and add them up."""
     features, columns = drawn.features, drawn.sides.columns
     queries = _sums(len(columns), drawn.weight_scale())
-    _lend(drawn)
-    with features.held(ROWS, _joined(drawn)):
+    with _lent(drawn), features.held(ROWS, _joined(drawn)):
         sums = [features.query(sql) for sql in queries]
         held_out = features.query(f"select * from {ROWS} where for_spread order by place")
-    return Statistics(columns, _moments([sums], len(columns)), Rows.read(held_out, len(columns)))
+    return Statistics(columns, _moments(sums, len(columns)), Rows.read(held_out, len(columns)))
 
 
 def _by_workers(drawn: Drawn) -> Statistics:
     """Have the engine join the rows, and its workers add up a shard of them each."""
     features, columns = drawn.features, drawn.sides.columns
     adder = Adder(_sums(len(columns), drawn.weight_scale()))
-    _lend(drawn)
-    shards = features.by_shard({ROWS: _joined(drawn)}, adder, Adder.SCHEMA)
-    sums = [
-        [from_stream(stream) for stream in streams] for streams in shards.column("sums").to_pylist()
-    ]
+    with _lent(drawn):
+        shards = features.by_shard({ROWS: _joined(drawn)}, adder, Adder.SCHEMA)
+    if not len(shards):
+        return Statistics(columns, {}, Rows.none(len(columns)))
+    sums = shards.column("sums").combine_chunks().flatten().to_pylist()
     held_out = pa.concat_tables(map(from_stream, shards.column("held_out").to_pylist()))
-    rows = Rows.read(held_out.sort_by("place"), len(columns))
-    return Statistics(columns, _moments(sums, len(columns)), rows)
+    return Statistics(
+        columns,
+        _moments(map(from_stream, sums), len(columns)),
+        Rows.read(held_out.sort_by("place"), len(columns)),
+    )
 
 
 @dataclass(frozen=True)
@@ -350,17 +359,14 @@ def _sums(n_features: int, scale: float) -> list[str]:
     return queries
 
 
-def _moments(
-    parts: Sequence[Sequence[pa.Table]], n_features: int
-) -> dict[int, tuple[Array, Array]]:
-    """Add up the sums of several parts of the rows, as whole numbers until the end."""
+def _moments(tables: Iterable[pa.Table], n_features: int) -> dict[int, tuple[Array, Array]]:
+    """Put together sums of all parts of the rows, as whole numbers until the end."""
     totals: dict[tuple[int, bool], dict[str, int]] = {}
-    for tables in parts:
-        for table in tables:
-            for row in table.to_pylist():
-                total = totals.setdefault((row.pop("lead_bucket"), row.pop("is_held_out")), {})
-                for name, value in row.items():
-                    total[name] = total.get(name, 0) + int(value)
+    for table in tables:
+        for row in table.to_pylist():
+            total = totals.setdefault((row.pop("lead_bucket"), row.pop("is_held_out")), {})
+            for name, value in row.items():
+                total[name] = total.get(name, 0) + int(value)
     size = n_features + 2
     moments: dict[int, tuple[Array, Array]] = {}
     for (bucket, is_held_out), total in sorted(totals.items()):
@@ -377,35 +383,28 @@ def _pairs(n_features: int) -> Iterator[tuple[int, int]]:
 # --- The rows in SQL ---
 
 
-def _lend(drawn: Drawn) -> None:
-    """Make the keys readable for the engine, as numbers, and the series they count."""
+@contextmanager
+def _lent(drawn: Drawn) -> Iterator[None]:
+    """Have the keys readable for the engine inside, as numbers, and the series they count."""
     keys, settings = drawn.keys, drawn.features.settings
     steps = season_steps(settings.horizon, settings.season_length).astype(np.int32)
-    target_t = keys.cutoff + keys.lead
-    drawn.features.lookup(
-        "ridge_series",
-        pa.table(
-            {
-                "series_id": drawn.series_id,
-                "code": pa.array(range(len(drawn.series_id)), pa.int32()),
-            }
-        ),
-    )
-    drawn.features.lookup(
-        "ridge_keys",
-        pa.table(
-            {
-                "place": pa.array(range(len(keys)), pa.int32()),
-                "code": keys.series,
-                "cutoff_t": keys.cutoff,
-                "season_t": keys.cutoff + steps[keys.lead - 1],
-                "target_t": target_t,
-                "lead_bucket": (keys.lead - 1) // settings.lead_bucket + 1,
-                "is_held_out": drawn.is_held_out,
-                "for_spread": drawn.for_spread,
-            }
-        ),
-    )
+    series = {
+        "series_id": drawn.series_id,
+        "code": np.arange(len(drawn.series_id), dtype=np.int32),
+    }
+    rows = {
+        "place": np.arange(len(keys), dtype=np.int32),
+        "code": keys.series,
+        "cutoff_t": keys.cutoff,
+        "season_t": keys.cutoff + steps[keys.lead - 1],
+        "target_t": keys.cutoff + keys.lead,
+        "lead_bucket": (keys.lead - 1) // settings.lead_bucket + 1,
+        "is_held_out": drawn.is_held_out,
+        "for_spread": drawn.for_spread,
+    }
+    held = drawn.features.held
+    with held("ridge_series", pa.table(series)), held("ridge_keys", pa.table(rows)):
+        yield
 
 
 def _joined(drawn: Drawn) -> str:
