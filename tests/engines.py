@@ -29,6 +29,7 @@ OF_ITS_OWN = (
 
 # Commands that other engines refuse, with what to do instead.
 DUCKDB_ONLY = ("publish", "audit", "reproduce")
+NOT_ON = {"postgres": {*DUCKDB_ONLY}, "spark": {*DUCKDB_ONLY, "prune"}}
 
 
 def lines_of(days: int) -> pa.Table:

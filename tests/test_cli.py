@@ -42,7 +42,7 @@ COMMANDS = (
         "customers",
         "whatif",
     ),
-    *("runs", "doctor", "audit", "reproduce", "publish", "report"),
+    *("runs", "prune", "doctor", "audit", "reproduce", "publish", "report"),
 )
 MODELS = ["seasonal_naive", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")

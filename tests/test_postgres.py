@@ -249,6 +249,25 @@ def test_steps_on_their_own(small: PostgresShop) -> None:
     assert "fail" not in done(small, "doctor")
 
 
+def test_old_runs_are_pruned_and_what_is_read_stays(small: PostgresShop) -> None:
+    served = "select * from analytics_marts.fct_forecasts order by series_id, target_date"
+    before = small.query(served)
+    for _ in range(2):
+        done(small, "train", apart=False)
+    told = json.loads(done(small, "prune", "--keep", "1", "--json", apart=False))
+    assert told["runs"]
+    rows = small.query(
+        "select run_id, status from analytics_trendcast.runs where status = 'pruned' order by 1"
+    )
+    assert [row["run_id"] for row in rows] == sorted(told["runs"])
+    left = small.query("select distinct run_id from analytics_trendcast.coefficients")
+    assert {row["run_id"] for row in left}.isdisjoint(told["runs"])
+    done(small, "forecast", apart=False)
+    small.build("fct_forecasts")
+    after = small.query(served)
+    assert [row["mean"] for row in after] == [row["mean"] for row in before]
+
+
 def test_a_second_run_waits_for_the_first(small: PostgresShop, tmp_path: Path) -> None:
     with run_alone(
         small.output, 'trendcast "{dbname}"."analytics_trendcast"."runs"'.format(**small.output)

@@ -447,6 +447,20 @@ def runs(
     return session.runs(limit)
 
 
+@_command("print_pruned", example="trendcast prune --keep 90 --dry-run")
+def prune(
+    session: Session,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of the newest runs to keep in any case.")
+    ] = 30,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and drop nothing.")
+    ] = False,
+) -> Any:
+    """Drop the rows and model files of old runs that nothing reads any more; the list of runs keeps a row of each."""
+    return session.prune(keep=keep, dry_run=dry_run)
+
+
 @wraps(_open)
 def _unopened(**given: Any) -> dict[str, Any]:
     return given | {"vars": _parse_vars(given["vars"])}

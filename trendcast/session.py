@@ -150,6 +150,12 @@ class Session:
         with self.workspace.connect() as warehouse:
             return ledger.runs(warehouse, self.workspace.project, limit)
 
+    def prune(self, *, keep: int = 30, dry_run: bool = False) -> dict[str, Any]:
+        """Drop the rows and model files of old runs that nothing reads any more."""
+        from trendcast.prune import prune
+
+        return prune(self.workspace, keep=keep, dry_run=dry_run)
+
     def audit(self, *, cuts: int = 1, seed: int | None = None) -> list[dict[str, Any]]:
         """Prove that no feature knows the future; a row with ``differing`` above 0 is a leak."""
         from trendcast.audit import audit

@@ -401,6 +401,23 @@ def print_whatif(told: dict[str, Any]) -> None:
     )
 
 
+def print_pruned(told: dict[str, Any]) -> None:
+    """Print what old runs have left and what stays."""
+    console = _console()
+    n, kept = len(told["runs"]), told["kept"]
+    if not n:
+        console.print(f"Nothing to drop: {kept} committed runs are new or read by something.")
+        return
+    rows = ", ".join(f"{count:,} {table}" for table, count in told["rows"].items()) or "no rows"
+    console.print(
+        f"{'Would drop' if told['dry_run'] else 'Dropped'} {n} of {n + kept} committed runs, {told['runs'][0]} to {told['runs'][-1]}: "
+        f"{rows}, and their model files. {kept} stay."
+        + ("" if told["dry_run"] else " The warehouse uses the room for what comes."),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def print_published(told: dict[str, Any]) -> None:
     """Print what a published copy holds and where it is."""
     removed = f"; removed {', '.join(told['removed'])}" if told["removed"] else ""
