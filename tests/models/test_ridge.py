@@ -457,9 +457,10 @@ def test_too_short_a_history_says_what_to_do(
     for end_t in (0, 1, 3):
         with pytest.raises(DataError, match="Lower the var"):
             ridge.Ridge().fit(found, end_t, 1, lambda _: None)
-    connection.execute("update ftr_history set actual = null")
-    with pytest.raises(DataError, match="Lower the var"):
-        ridge.Ridge().fit(found, LAST_T - 1, 1, lambda _: None)
+    for nothing in ("ftr_history set actual = null", "int_series set first_t = 500"):
+        connection.execute(f"update {nothing}")
+        with pytest.raises(DataError, match="Lower the var"):
+            ridge.Ridge().fit(found, LAST_T - 1, 1, lambda _: None)
 
 
 @given(

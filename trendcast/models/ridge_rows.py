@@ -167,6 +167,9 @@ def statistics(
         Of the draws: of series, where there are many, and of rows.
     """
     drawn = Drawn.of(features.sampled(end_t, seed), cutoffs, end_t, held_out_after, seed)
+    if not len(drawn.keys):
+        columns = drawn.sides.columns
+        return Statistics(columns, {}, Rows.none(len(columns)))
     if features.in_process:
         return _gathered(drawn)
     if features.has_workers:
