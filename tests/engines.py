@@ -17,6 +17,7 @@ from trendcast.dbt import Dbt
 if TYPE_CHECKING:
     from tests.postgres import PostgresShop
     from tests.spark import SparkShop
+    from trendcast.warehouse import Warehouse
 
 # Relative to the size of a number, or to one.
 TOLERANCE = 1e-6
@@ -152,6 +153,19 @@ def done(shop: Shop, *args: str, apart: bool = True) -> str:
     ran = shop.run_apart(*args) if apart else shop.run(*args)
     assert ran.returncode == 0, ran.stderr + ran.stdout
     return ran.stdout
+
+
+def require_held(reader: Warehouse) -> None:
+    """What is held, of this process or of a query, is there inside and gone after, whatever happens; reading is enough."""
+    with reader.held("weights", pa.table({"w": [0.5, None]})):
+        with reader.held("doubled", "select 2 * w as w from weights where w is not null"):
+            assert reader.query("select w from doubled").column("w").to_pylist() == [1.0]
+        assert not reader.exists("doubled")
+        with pytest.raises(KeyError), reader.held("doubled", "select w from weights"):
+            raise KeyError
+        assert not reader.exists("doubled")
+        assert len(reader.query("select w from weights")) == 2
+    assert not reader.exists("weights")
 
 
 class Reader(Protocol):

@@ -27,6 +27,7 @@ from tests.engines import (
     done,
     every_source,
     lines_of,
+    require_held,
     require_same_demo,
 )
 from tests.postgres import PostgresShop, Server, running
@@ -97,6 +98,7 @@ def test_reading_writes_nothing_but_lookups(output: dict[str, Any]) -> None:
         reader.lookup("weights", pa.table({"w": [0.5]}))
         reader.lookup("weights", pa.table({"w": [0.25, None]}))
         assert reader.query("select w from weights").column("w").to_pylist() == [0.25, None]
+        require_held(reader)
         with pytest.raises(WarehouseError, match="read-only"):
             reader.execute("create table t as select 1 as x")
     with connect(output, read_only=True) as other:

@@ -29,6 +29,7 @@ from tests.engines import (
     differences,
     done,
     every_source,
+    require_held,
     require_same_demo,
 )
 from tests.spark import Cluster, SparkShop, killing_its_executor, running
@@ -163,6 +164,7 @@ def test_reading_writes_nothing_but_lookups(cluster: Cluster, warehouse: Any) ->
         reader.lookup("weights", pa.table({"w": [0.5]}))
         reader.lookup("weights", pa.table({"w": [0.25, None]}))
         assert reader.query("select w from weights").column("w").to_pylist() == [0.25, None]
+        require_held(reader)
         with pytest.raises(WarehouseError, match="read-only"):
             reader.execute("create table warehouse.t as select 1 as x")
         with pytest.raises(WarehouseError, match="read-only"):

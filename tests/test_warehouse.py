@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import held
+from tests.engines import require_held
 from trendcast.errors import ProjectError, WarehouseError, WarehouseLockedError
 from trendcast.warehouse import connect, quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
@@ -186,6 +187,7 @@ def test_a_lookup_is_not_written(path: Path) -> None:
         assert rows(warehouse, "select w from weights") == [{"w": 0.5}]
     with DuckDBWarehouse.open({"path": path}, read_only=True) as warehouse:
         assert not warehouse.exists("weights")
+        require_held(warehouse)
 
 
 def test_exists_and_columns(warehouse: DuckDBWarehouse) -> None:
