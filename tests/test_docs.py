@@ -241,6 +241,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, small in (("lstm", SMALL_LSTM), ("lightgbm", SMALL_LIGHTGBM)):
         text, n = re.subn(rf"(?m)^    {name}: {{}}", f"    {name}: {json.dumps(small)}", text)
         assert n == 1
+    text, n = re.subn(r"(?m)^    train_rows: \d+", "    train_rows: 100000", text)
+    assert n == 1
     settings.write_text(text)
     with (folder / "orders.csv").open("w") as file:
         writer = csv.writer(file)

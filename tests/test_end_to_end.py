@@ -192,7 +192,8 @@ def test_a_repeated_run_gives_identical_forecasts(
 def test_with_default_settings_every_model_beats_the_baseline_and_the_ensemble_all(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    shop = Shop(tmp_path_factory.mktemp("whole_demo"))
+    # But for one network of the three, which take most of the time.
+    shop = Shop(tmp_path_factory.mktemp("whole_demo"), {"lstm": {"n_seeds": 1}})
     summary = shop.json("run")
     wape = {row["model"]: row["wape"] for row in summary["accuracy"]}
     wql = {row["model"]: row["wql"] for row in summary["accuracy"]}
