@@ -189,7 +189,7 @@ def test_a_repeated_run_gives_identical_forecasts(
 
 
 @pytest.mark.slow
-def test_with_default_settings_every_model_beats_the_baseline_and_the_ensemble_all(
+def test_on_the_demo_every_model_beats_the_baseline_and_the_ensemble_all(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     # But for one network of the three, which take most of the time.

@@ -32,7 +32,11 @@ from tests.engines import (
 )
 from tests.postgres import PostgresShop, Server, running
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
+from trendcast.features import Features
+from trendcast.models.ridge import Ridge
+from trendcast.project import Project
 from trendcast.warehouse import connect, run_alone
+from trendcast.warehouse.postgres import PostgresWarehouse
 
 pytestmark = pytest.mark.postgres
 
@@ -249,6 +253,24 @@ def test_steps_on_their_own(small: PostgresShop) -> None:
     assert after[-1]["n_series"] == 1
     assert "committed" in done(small, "runs")
     assert "fail" not in done(small, "doctor")
+
+
+def test_rows_that_postgres_joins_and_adds_up_teach_what_gathered_ones_do(
+    small: PostgresShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: by joins of keys, and by position in this process."""
+    project = Project.from_manifest(
+        json.loads((small.folder / "target" / "manifest.json").read_text())
+    )
+    fits = []
+    with connect(small.output, read_only=True) as warehouse:
+        for in_process in (False, True):
+            monkeypatch.setattr(PostgresWarehouse, "in_process", in_process)
+            features, model = Features(warehouse, project), Ridge()
+            model.fit(features, features.last_cutoff.t, 1, lambda _: None)
+            fits.append(model._fit)
+    assert fits[0] == fits[1]
+    assert fits[0].spread is not None
 
 
 def test_old_runs_are_pruned_and_what_is_read_stays(small: PostgresShop) -> None:

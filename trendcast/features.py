@@ -33,7 +33,7 @@ BY_SERIES = (
 PERIODS_A_YEAR = {"day": 365, "week": 52, "month": 12}
 #: Rows of history that are held at once, about: what forecasts them, and what is made of that, is bounded by it.
 PART_ROWS = 16_000_000
-#: Rows that a worker of the engine holds at once, about: of the widest table a hundred megabytes, and a sort has them twice.
+#: Rows that a worker of the engine holds at once, about.
 SHARD_ROWS = 250_000
 #: Series that a training reads: of a larger panel a seeded sample, or what is read would grow with it, whatever is learnt from.
 TRAIN_SERIES = 50_000

@@ -866,6 +866,20 @@ def check_selection(workspace: Workspace, select: Sequence[str]) -> None:
 
 
 @contextmanager
+def alone(workspace: Workspace) -> Iterator[None]:
+    """Be the one process that writes to the ledger, on this machine and on a server.
+
+    Raises
+    ------
+    WarehouseLockedError
+        Another does; names it.
+    """
+    ours = f"trendcast {workspace.project.relation('runs')}"
+    with ledger.run_lock(workspace.artifacts_dir), run_alone(workspace.output, ours):
+        yield
+
+
+@contextmanager
 def _run(
     workspace: Workspace,
     command: str,
@@ -878,8 +892,7 @@ def _run(
     A command that builds says what it was ``chosen`` to build; the others need the ledger to be there.
     """
     progress = workspace.progress
-    ours = f"trendcast {workspace.project.relation('runs')}"
-    with ledger.run_lock(workspace.artifacts_dir), run_alone(workspace.output, ours):
+    with alone(workspace):
         _check_before(workspace, left, builds=chosen is not None)
         current = ledger.Run(command, workspace.artifacts_dir)
         current.header |= _header(workspace, models)

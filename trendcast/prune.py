@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from trendcast import ledger
 from trendcast.errors import UsageError
-from trendcast.warehouse import place, run_alone
+from trendcast.pipeline import alone
+from trendcast.warehouse import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def _read(runs: list[dict[str, Any]]) -> set[str]:
     """Return the runs of a panel, newest first, that a mart or a command reads."""
     found: set[str] = set()
     for table in ledger.ROW_TABLES:
-        found |= set([run["run_id"] for run in runs if run[f"{table}_rows"]][:1])
+        found.update([run["run_id"] for run in runs if run[f"{table}_rows"]][:1])
     forecasts = [run for run in runs if run["forecasts_rows"]]
     # In force: all since the newest of every series, as the macro runs_in_force has it.
     for run in forecasts:
@@ -116,8 +117,7 @@ def prune(workspace: Workspace, *, keep: int, dry_run: bool = False) -> dict[str
             "partitioned by run: drop the partitions of old runs from forecasts_log, backtests_log and explanations_log instead."
         )
     project = workspace.project
-    ours = f"trendcast {project.relation('runs')}"
-    with ledger.run_lock(workspace.artifacts_dir), run_alone(workspace.output, ours):
+    with alone(workspace):
         with workspace.connect(read_only=dry_run) as warehouse:
             ledger.require_tables(warehouse, project)
             relation = project.relation("runs")

@@ -351,7 +351,7 @@ def _sums(n_features: int, scale: float) -> list[str]:
     queries = []
     for start in range(0, len(pairs), _SUMS_AT_ONCE):
         some = pairs[start : start + _SUMS_AT_ONCE]
-        # Without the offset Postgres writes each entry out in every sum that it is in: nine times the time.
+        # Without the offset Postgres writes each entry out in every sum that it is in.
         sums = ", ".join(f"cast(sum(e{i} * e{j}) as decimal(38, 0)) as s{i}_{j}" for i, j in some)
         queries.append(
             f"""
