@@ -15,6 +15,7 @@ from trendcast import features, ledger, pipeline, shards
 from trendcast.features import Features
 from trendcast.models import create
 from trendcast.models.by_measure import KEYS
+from trendcast.models.tables import to_stream
 from trendcast.pipeline import Workspace
 
 EVERY_MODEL = ["analogy", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
@@ -227,7 +228,7 @@ def test_a_worker_forecasts_every_measure(make_shop: Callable[..., Shop]) -> Non
         t = whole.last_cutoff.t
         model.fit(whole, t, 1, lambda _: None)
         shared = {
-            name: shards._stream(whole.query(f"select * from {whole.relation(name)}"))
+            name: to_stream(whole.query(f"select * from {whole.relation(name)}"))
             for name in shards.SHARED
         }
         scorer = shards.Scorer("ridge", {t: shards._stored(model)}, shared, whole.project)
