@@ -141,14 +141,17 @@ def split_coverage(actual: Array, quantiles: Array, low: float, high: float) -> 
     halfway = (levels[:-1] + levels[1:]) / 2
     first = np.where(tied, np.where(actual > 0, halfway[below], 0.0), levels[below])
     last = np.where(tied, halfway[upto], levels[below + 1])
-    return np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None) / (last - first)
+    inside: Array = np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None)
+    return inside / (last - first)
 
 
 def _by_series(table: pa.Table) -> dict[str, Array]:
     """Return each series' values in order of date."""
     names = np.array(table.column("unique_id").to_pylist())
     values = table.column("y").cast(pa.float64()).to_numpy()
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else []
+    if not len(names):
+        return {}
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     return {str(names[s]): v for s, v in zip(starts, np.split(values, starts[1:]), strict=True)}
 
 

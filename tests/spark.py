@@ -132,7 +132,7 @@ class SparkShop(Shop):
 def missing() -> str | None:
     """Say what is not installed; None where all is."""
     try:
-        import dbt.adapters.spark  # noqa: F401
+        import dbt.adapters.spark  # type: ignore[import-not-found]  # noqa: F401
         import pyspark.sql.connect  # noqa: F401
     except ImportError as error:
         return f"{error.name or error} is not installed (extra: spark)"

@@ -16,10 +16,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 import typer
 import yaml
+from typer.core import TyperGroup
 
 from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM
 from tests.engines import NOT_ON
@@ -297,7 +299,7 @@ def test_the_matrix_of_engines_is_whole() -> None:
         for line in (REPO / "docs" / "engines.md").read_text().splitlines()
         if line.startswith("| `trendcast ")
     ]
-    names = set(typer.main.get_command(cli.app).commands)
+    names = set(cast(TyperGroup, typer.main.get_command(cli.app)).commands)
     for column, engine in ((2, "postgres"), (3, "spark")):
         cells = {row[0].strip("`").removeprefix("trendcast "): row[column] for row in rows}
         assert set(cells) == names

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def examine(monkeypatch: pytest.MonkeyPatch) -> Examine:
                 given["artifacts_dir"],
             )
 
-        monkeypatch.setattr(doctor.Workspace, "open", opened)
+        monkeypatch.setattr(Workspace, "open", opened)
         found = doctor.examine(
             project_dir=REPO / "dbt_project",
             profiles_dir=REPO / "profiles",
@@ -199,7 +200,7 @@ def test_a_library_that_does_not_fit(
     shop: Shop, examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requires = ["numpy>=99", "duckdb>=2.0,<3", "altair>=6; extra == 'plot'"]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: requires)
+    monkeypatch.setattr(metadata, "requires", lambda _: requires)
     found = examine(shop)["versions"]
     assert found["status"] == "warn"
     assert "numpy is " in found["found"] and "duckdb" not in found["found"]

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import REPO
@@ -462,7 +463,7 @@ def test_a_full_disk_is_told(artifacts_dir: Path, monkeypatch: pytest.MonkeyPatc
         run.model_directory("ridge"),
     ):
         full()
-    monkeypatch.setattr(ledger.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(ArtifactError, match=r"forecasts\.parquet cannot be written: No space left"):
         run.stage("forecasts", forecasts(), model="ridge")
 
@@ -484,7 +485,7 @@ def test_nothing_is_committed_on_a_full_disk(
     ):
         with_files(run)
         run.stage("forecasts", forecasts(), model="ridge")
-        monkeypatch.setattr(ledger.pq, "write_table", full)
+        monkeypatch.setattr(pq, "write_table", full)
         run.stage("coefficients", coefficients(), model="ridge")
     assert not run.directory.exists()
     with workspace.connect() as warehouse:

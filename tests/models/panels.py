@@ -16,6 +16,6 @@ def read_panel(
     spans = spans.select(["series_id", "t_min", "t_max"]).rename_columns(
         ["series_id", "first", "last"]
     )
-    batches = (table.to_batches(max_chunksize=7) for table in (history, known))
+    history_rows, known_rows = (table.to_batches(max_chunksize=7) for table in (history, known))
     calendar = about.pop("calendar", pa.table({"t": pa.array([], pa.int64())}))
-    return Panel.read(spans, *batches, calendar, static, roles, **about)
+    return Panel.read(spans, history_rows, known_rows, calendar, static, roles, **about)
