@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test pytest test-slow test-spark lint dbt-test check-integrations docs lock sbom clean help
+.PHONY: demo test pytest test-slow test-spark test-whole lint dbt-test check-integrations docs lock sbom clean help
 
 help:
 	@echo "make demo       install and run the main job on the demo shop (about 5 minutes the first time)"
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
 	@echo "make test-spark the tests on Spark: Java 17, half a gigabyte of packages, a quarter of an hour"
+	@echo "make test-whole the whole demo on Postgres and on Spark, of which the other tests run a quarter; half an hour"
 	@echo "make check-integrations  older DuckDB clients, MetricFlow, Superset, Airflow, Dagster; half an hour, 5 GB"
 	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
@@ -52,17 +53,20 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint dbt-test pytest
 
-# CI runs all (TESTS=) in one session, so that what several files look at is made once.
+# CI runs all but `whole` in one session, so that what several files look at is made once.
 TESTS ?= not slow
 pytest: $(STAMP)
 	@$(PYTEST) -m "$(TESTS)"
 
 test-slow:
-	@$(MAKE) --no-print-directory TESTS=slow pytest
+	@$(MAKE) --no-print-directory TESTS="slow and not whole" pytest
 
 # Where Spark or Java is missing they fail; among the other tests they are skipped and say so.
 test-spark:
-	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=spark pytest
+	@TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS="spark and not whole" pytest
+
+test-whole:
+	@TRENDCAST_REQUIRE_POSTGRES=1 TRENDCAST_REQUIRE_SPARK=1 $(MAKE) --no-print-directory EXTRAS=dev,spark TESTS=whole pytest
 
 # Each tool in an environment of its own; what is installed in INTEGRATIONS stays for the next time.
 INTEGRATIONS ?= build/integrations

@@ -61,11 +61,14 @@ class Shop:
         dbt vars of every command.
     project_dir
         The dbt project.
+    data_tests
+        Whether a command in this process runs dbt's tests of the data, which take a third of a small shop's run.
     """
 
     folder: Path
     vars: dict[str, Any] = field(default_factory=dict)
     project_dir: Path = REPO / "dbt_project"
+    data_tests: bool = True
 
     @property
     def path(self) -> Path:
@@ -123,6 +126,11 @@ class Shop:
         told, complained = io.StringIO(), io.StringIO()
         with self.entered(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", command[2:])
+            if not self.data_tests:
+                build = Dbt.build
+                patch.setattr(
+                    Dbt, "build", lambda *args, **how: build(*args, **how | {"tests": False})
+                )
             try:
                 with redirect_stdout(told), redirect_stderr(complained):
                     cli.main()
@@ -286,12 +294,30 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
 
 
 def after_a_run(make_shop: Callable[..., Shop], order_lines: Rows, **vars: Any) -> Shop:
-    """A shop after a run of models that learn in few steps, with two folds."""
+    """A shop after a run of models that learn in few steps, with two folds; other shops' data are tested."""
     lstm = SMALL_LSTM | {"steps_per_epoch": 3, "max_epochs": 1}
     shop = make_shop(order_lines, lstm=lstm, lightgbm=SMALL_LIGHTGBM, backtest_folds=2, **vars)
+    shop.data_tests = False
     done = shop.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return shop
+
+
+def with_part_of_the_demo(folder: Path) -> Path:
+    """Copy the dbt project into a folder, with a quarter of the demo shop's order lines; return where it is."""
+    project_dir = folder / "dbt_project"
+    shutil.copytree(
+        REPO / "dbt_project", project_dir, ignore=shutil.ignore_patterns("target", "logs")
+    )
+    whole, part = REPO / "dbt_project" / "demo_shop", project_dir / "demo_shop"
+    duckdb.sql(f"""
+        copy (
+            select lines.* from '{whole}/transactions.parquet' as lines
+            inner join '{whole}/products.parquet' as products on lines.product_id = products.product_id
+            where left(product_category, 1) in ('B', 'P') or product_category in ('YOGURT', 'CHEESE')
+        ) to '{part}/transactions.parquet'
+    """)
+    return project_dir
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM
+from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM, with_part_of_the_demo
 from tests.engines import NOT_ON
 from trendcast import cli
 from trendcast.vars import declared_vars
@@ -231,14 +231,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a clone: the dbt project with small models, the profile, somebody's orders."""
+    """A folder like a clone: the dbt project with small models and a quarter of the demo, the profile, somebody's orders."""
     folder = tmp_path_factory.mktemp("clone")
-    ignore = shutil.ignore_patterns("demo_shop", "target", "logs")
-    shutil.copytree(REPO / "dbt_project", folder / "dbt_project", ignore=ignore)
-    (folder / "dbt_project" / "demo_shop").symlink_to(REPO / "dbt_project" / "demo_shop")
+    project = with_part_of_the_demo(folder)
     (folder / "profiles").symlink_to(REPO / "profiles")
     (folder / ".venv").symlink_to(sys.prefix)
-    settings = folder / "dbt_project" / "dbt_project.yml"
+    settings = project / "dbt_project.yml"
     text = settings.read_text()
     for name, small in (("lstm", SMALL_LSTM), ("lightgbm", SMALL_LIGHTGBM)):
         text, n = re.subn(rf"(?m)^    {name}: {{}}", f"    {name}: {json.dumps(small)}", text)

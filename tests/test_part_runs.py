@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def trained(make_shop: Callable[..., Shop]) -> Shop:
         models=["classical", "ridge", "ensemble"],
         static_attributes=["category"],
     )
+    shop.data_tests = False
     done = shop.run("run")
     assert done.returncode == 0, done.stderr
     return shop
@@ -51,7 +53,7 @@ def trained(make_shop: Callable[..., Shop]) -> Shop:
 @pytest.fixture
 def shop(trained: Shop, tmp_path: Path) -> Shop:
     shutil.copytree(trained.folder, tmp_path / "copy")
-    return Shop(tmp_path / "copy", trained.vars)
+    return replace(trained, folder=tmp_path / "copy")
 
 
 def land(shop: Shop, days: range) -> None:

@@ -21,6 +21,7 @@ from tests.conftest import REPO, Shop, shop_vars
 from tests.engines import (
     DEMO,
     DUCKDB_ONLY,
+    OF_THE_DEMO,
     PRODUCTS,
     compared,
     differences,
@@ -408,14 +409,15 @@ def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) 
     assert differences(duck, postgres) == {}
 
 
+@OF_THE_DEMO
 @pytest.mark.slow
 def test_the_demo_is_duckdbs_row_for_row(
-    server: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, whole: bool
 ) -> None:
     postgres = PostgresShop(
         tmp_path, DEMO, output=server.output(server.new_database(bytewise=True))
     )
-    require_same_demo(postgres, tmp_path_factory)
+    require_same_demo(postgres, tmp_path_factory, whole=whole)
     ran = dbt(postgres, "test", "--select", "test_type:unit")
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert re.search(r"PASS=1\d\d WARN=0 ERROR=0 SKIP=0", ran.stdout)
