@@ -246,7 +246,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "orders.csv").open("w") as file:
         writer = csv.writer(file)
         writer.writerow(["order_no", "day", "sku", "units", "amount"])
-        for i in range(400):
+        for i in range(130):
             for sku in range(4):
                 day = dt.date(2025, 1, 1) + dt.timedelta(days=i)
                 writer.writerow([f"{i}-{sku}", day, f"sku {sku}", 1 + (i * i + sku) % 5, 9.5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from trendcast.models.base import (
     quantile_name,
 )
 from trendcast.models.lstm import (
+    EPOCH_PASSES,
     LEAST_REACH,
     RECENT,
     Frame,
@@ -272,6 +274,18 @@ def test_what_is_not_seen_often_is_all_trained_on(weekly):
     assert _Trainer(asked, frame, weekly, 0, None).validation == []
     often = replace(asked, steps_per_epoch=10_000)
     assert len(_Trainer(often, frame, weekly, 0, None).validation) == 2
+
+
+def test_few_windows_are_not_drawn_for_ever():
+    days = (
+        SEASON + 10 + HORIZON
+    )  # a cutoff on each of eleven days has a week before it and a target after it
+    calls: list[tuple[int, int, str]] = []
+    config = replace(TINY, steps_per_epoch=10_000, max_epochs=2, validation_cutoffs=0)
+    model = LSTMForecaster(config)
+    model.fit(make_panel(weekly_series(1, days)), progress=lambda *call: calls.append(call))
+    steps = math.ceil(EPOCH_PASSES * 11 / config.batch_size)
+    assert [call[:2] for call in calls] == [(steps, 2 * steps), (2 * steps, 2 * steps)]
 
 
 def test_sampler_stays_in_range_and_prefers_late_cutoffs():

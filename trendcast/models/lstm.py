@@ -51,6 +51,7 @@ EXPLAIN_SERIES = 512  # explained at once
 # A network that sees a window so often may learn it by heart, and early stopping is worth the latest windows; one
 # that does not learns more from those, and its score on a slice of the panel would mostly be chance.
 MANY_PASSES, VALIDATION_CUTOFFS = 8, 2
+EPOCH_PASSES = 16  # over all windows, at most: a shop of a few products is learnt in a minute
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 # And periods of any season: a series that wanders is best forecast from where it is.
 RECENT = (1, 4)
@@ -87,7 +88,8 @@ class LSTMConfig:
     learning_rate, clip_norm : float
         Peak rate of Adam (it falls along a cosine) and the bound on the gradient's norm.
     batch_size, steps_per_epoch, max_epochs, patience : int
-        Training stops when ``patience`` epochs bring no gain on the validation cutoffs.
+        Training stops when ``patience`` epochs bring no gain on the validation cutoffs. Of a panel that has few windows an
+        epoch has fewer steps: ``EPOCH_PASSES`` over all of them.
     max_seconds : float or None
         Stop each network earlier, between epochs. A bound that is reached makes the result depend
         on the machine.
@@ -1006,8 +1008,10 @@ class _Trainer:
         import keras
 
         config = self.config
+        enough = math.ceil(EPOCH_PASSES * sampler.n_windows / config.batch_size)
+        steps = min(config.steps_per_epoch, enough)
         schedule = keras.optimizers.schedules.CosineDecay(
-            rate or config.learning_rate, epochs * config.steps_per_epoch, alpha=0.02
+            rate or config.learning_rate, epochs * steps, alpha=0.02
         )
         optimizer = keras.optimizers.Adam(schedule, global_clipnorm=config.clip_norm)
         optimizer.build(network.trainable_variables)
@@ -1015,15 +1019,14 @@ class _Trainer:
         losses = []
         for epoch in range(epochs):
             total = 0.0
-            for _ in range(config.steps_per_epoch):
+            for _ in range(steps):
                 total += step(*self._batch(sampler))
-            losses.append(float(total) / config.steps_per_epoch)
+            losses.append(float(total) / steps)
             stop = after(epoch) if after else False
-            done = (epoch + 1) * config.steps_per_epoch
             if self.progress:
                 phase = "search" if after else "final"
                 message = f"{phase}, epoch {epoch + 1}, loss {losses[-1]:.4f}"
-                self.progress(done, epochs * config.steps_per_epoch, message)
+                self.progress((epoch + 1) * steps, epochs * steps, message)
             if stop or self._late():
                 break
         return losses
