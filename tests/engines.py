@@ -168,12 +168,6 @@ def require_held(reader: Warehouse) -> None:
     assert not reader.exists("weights")
 
 
-# The whole demo takes an engine beside a test run many minutes; a quarter of it shows the same.
-OF_THE_DEMO = pytest.mark.parametrize(
-    "whole", [False, pytest.param(True, marks=pytest.mark.whole)], ids=["part", "whole"]
-)
-
-
 class Reader(Protocol):
     """A shop on another engine."""
 

@@ -21,7 +21,6 @@ from tests.conftest import REPO, Shop, shop_vars
 from tests.engines import (
     DEMO,
     DUCKDB_ONLY,
-    OF_THE_DEMO,
     PRODUCTS,
     compared,
     differences,
@@ -409,8 +408,10 @@ def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) 
     assert differences(duck, postgres) == {}
 
 
-@OF_THE_DEMO
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.whole)], ids=["part", "whole"]
+)
 def test_the_demo_is_duckdbs_row_for_row(
     server: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, whole: bool
 ) -> None:

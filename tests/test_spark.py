@@ -26,7 +26,6 @@ from tests.conftest import REPO, SMALL_LIGHTGBM, SMALL_LSTM, Shop
 from tests.engines import (
     DEMO,
     NOT_ON,
-    OF_THE_DEMO,
     differences,
     done,
     every_source,
@@ -478,19 +477,15 @@ def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     assert re.search(r"PASS=[4-9]\d WARN=0 ERROR=0 SKIP=0", ran.stdout), ran.stdout[-300:]
 
 
-@OF_THE_DEMO
+@pytest.mark.whole
 def test_the_demo_is_duckdbs_row_for_row(
-    cluster: Cluster,
-    warehouse: Any,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    whole: bool,
+    cluster: Cluster, warehouse: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """After all that look at the small shop, for it takes its place; that one's data is tested here, the demo's on DuckDB."""
-    for schema in ("raw", "demo_shop", "analytics_trendcast", "analytics_marts"):
+    for schema in ("raw", "analytics_trendcast", "analytics_marts"):
         warehouse.execute(f"drop schema if exists {schema} cascade")
     demo = SparkShop(tmp_path, DEMO, data_tests=False, cluster=cluster)
-    require_same_demo(demo, tmp_path_factory, whole=whole)
+    require_same_demo(demo, tmp_path_factory, whole=True)
 
 
 def test_a_command_ends_though_the_server_has_gone(cluster: Cluster) -> None:

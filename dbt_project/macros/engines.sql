@@ -8,6 +8,15 @@
 {% macro default__prepare_engine() %}
 {% endmacro %}
 
+{#- The post-hook of every model: has the engine count what was written, where it plans by that and would not know in time.
+    Postgres counts by itself within a minute; until then it takes a new table for a small one, and may compare all rows
+    of several with each other. -#}
+{% macro count_rows() %}
+    {%- if target.type == 'postgres' and config.get('materialized') in ['table', 'incremental'] -%}
+        analyze {{ this }}
+    {%- endif -%}
+{% endmacro %}
+
 {#- A name of what prepare_engine makes. -#}
 {% macro engine_name(name) -%}
     {{ return(adapter.quote(target.schema) ~ '.trendcast_' ~ name) }}

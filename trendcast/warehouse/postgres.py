@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What a statement says that is there and is not, by Postgres' error codes: table, schema, another database.
 _ABSENT = ("42P01", "3F000", "0A000")
+# Appended at once, of which Postgres' own count may come too late for the next query's plan.
+_MANY_ROWS = 1000
 # The keys of a profile's output that libpq knows, by libpq's names for them.
 _SETTINGS = {
     "host": "host",
@@ -118,6 +120,8 @@ class PostgresWarehouse(WithoutWorkers):
             self.execute(
                 f"insert into {relation} ({listed}) select {listed} from pg_temp._appended"
             )
+            if count >= _MANY_ROWS:  # and what reads them next must not plan for none
+                self.execute(f"analyze {relation}")
         finally:
             with suppress(WarehouseError):
                 self._drop("_appended")
@@ -149,7 +153,9 @@ class PostgresWarehouse(WithoutWorkers):
         """Make a table of a schema, or replace it, and return how many rows it has."""
         self.execute(f"create schema if not exists {quote(schema)}")
         with _errors(), self._connection.cursor() as cursor:
-            return int(cursor.adbc_ingest(table, rows, mode="replace", db_schema_name=schema))
+            count = int(cursor.adbc_ingest(table, rows, mode="replace", db_schema_name=schema))
+        self.execute(f"analyze {quote(schema)}.{quote(table)}")
+        return count
 
     def attach(self, path: str, name: str) -> None:
         """Refuse: Postgres reads no other warehouse's file."""
