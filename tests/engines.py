@@ -241,10 +241,10 @@ def require_same_demo(
     duck = shared(tmp_path_factory, name, of_duckdb)
     ran(replace(other, project_dir=project_dir))
     assert differences(duck, other) == {}
-    # Models read features in single precision, and what they learn is as near as that.
     (counted,) = duck.query("select count(*) as n from analytics_trendcast.int_series")
     n_series = counted["n"]
     assert n_series == 295 if whole else n_series > 40
+    # Models read features in single precision, and what they learn is as near as that.
     sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
     for columns, tolerance in ((["mean"], 1e-3), (["q10", "q50", "q90"], 1.0)):
         asked = sql.format(", ".join(columns))

@@ -112,9 +112,8 @@ def start(shop: Shop, *args: str) -> subprocess.Popen[str]:
 def shop(make_shop: Callable[..., Shop]) -> Shop:
     """A shop after one run."""
     made = make_shop(lines(), models=["ridge", "lstm"], lstm=TINY_LSTM)
-    made.data_tests = (
-        False  # in those of its runs that end; some of those that are killed are whole
-    )
+    # Of its runs in this process; those in others, which are killed, have them.
+    made.data_tests = False
     done = made.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return made

@@ -400,6 +400,19 @@ def test_another_password_is_no_sql(small: PostgresShop) -> None:
         ]
 
 
+def test_what_was_written_is_counted_at_once(server: Server) -> None:
+    """Inside the transaction, where no autovacuum sees it."""
+    counted = "select relname, reltuples from pg_class where relname in ('few', 'many', 'made') order by 1"
+    with connect(server.output(server.new_database()), read_only=False) as warehouse:
+        with warehouse.transaction():
+            warehouse.execute("create schema counted")
+            for name, n in (("few", 10), ("many", 2000)):
+                warehouse.execute(f"create table counted.{name} (x bigint)")
+                warehouse.append(f"counted.{name}", pa.table({"x": range(n)}))
+            warehouse.write("counted", "made", pa.table({"x": range(30)}))
+            assert warehouse.query(counted).column("reltuples").to_pylist() == [-1, 30, 2000]
+
+
 @pytest.mark.slow
 def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) -> None:
     duck, postgres = on_both(server, tmp_path, *every_source())

@@ -51,7 +51,7 @@ EXPLAIN_SERIES = 512  # explained at once
 # A network that sees a window so often may learn it by heart, and early stopping is worth the latest windows; one
 # that does not learns more from those, and its score on a slice of the panel would mostly be chance.
 MANY_PASSES, VALIDATION_CUTOFFS = 8, 2
-EPOCH_PASSES = 16  # over all windows, at most: a shop of a few products is learnt in a minute
+EPOCH_PASSES = 16  # over all windows, at most: else a shop of a few products would be gone over hundreds of times
 BLOCKS = (1, 2, 4, 8)  # seasons averaged into each candidate of the base
 # And periods of any season: a series that wanders is best forecast from where it is.
 RECENT = (1, 4)
