@@ -413,6 +413,13 @@ def test_what_was_written_is_counted_at_once(server: Server) -> None:
             assert warehouse.query(counted).column("reltuples").to_pylist() == [-1, 30, 2000]
 
 
+def test_what_dbt_made_is_counted_at_once(small: PostgresShop) -> None:
+    """By the hook, which Postgres tells from its autovacuum."""
+    counted = "select relname from pg_stat_user_tables where analyze_count > 0"
+    names = {row["relname"] for row in small.query(counted)}
+    assert {"int_series", "int_sales_filled", "ftr_history"} <= names
+
+
 @pytest.mark.slow
 def test_every_model_of_a_small_shop_is_duckdbs(server: Server, tmp_path: Path) -> None:
     duck, postgres = on_both(server, tmp_path, *every_source())
