@@ -88,6 +88,8 @@ class Shop:
             "TRENDCAST_DUCKDB_PATH": self.path.name,
             "DBT_TARGET_PATH": str(self.folder / "target"),
             "DBT_LOG_PATH": str(self.folder / "logs"),
+            # Nobody reads dbt's file of what it did, and to write it takes a tenth of a small shop's run.
+            "DBT_LOG_LEVEL_FILE": "none",
         }
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRENDCAST_", "DBT_"))}
         return kept | ours

@@ -32,6 +32,7 @@ class Cluster:
     """A Spark Connect server with executors; its tables and how to find it are in a folder."""
 
     folder: Path
+    driver_memory: str = "2g"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,6 +41,7 @@ class Cluster:
             "TRENDCAST_TARGET": "spark",
             "TRENDCAST_SPARK_REMOTE": MASTER,
             "TRENDCAST_SPARK_FOLDER": str(self.folder),
+            "TRENDCAST_SPARK_DRIVER_MEMORY": self.driver_memory,
             "TRENDCAST_SPARK_CODEGEN": "false",  # shops of tests are small
             "SPARK_LOCAL_CONNECT_DISCOVERY": str(self.folder / "server" / "connect.json"),
         }
@@ -148,12 +150,12 @@ def missing() -> str | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Cluster]:
+def running(folder: Path, driver_memory: str = "2g") -> Iterator[Cluster]:
     """Have a cluster while inside; skip loudly, or fail, where Spark is not installed."""
     why = missing()
     if why:
         skip_or_fail(f"{why}: NOTHING was tested on Spark", REQUIRE)
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, driver_memory)
     (folder / "server").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():

@@ -145,7 +145,7 @@ def test_killed_at_every_phase_and_at_any_moment_the_ledger_is_whole(shop: Shop)
         began = time.monotonic()
         assert _forked(workspace) == 0
         duration = time.monotonic() - began
-        for _ in range(30):
+        for _ in range(15):
             _forked(workspace, after=random.random() * duration)
             after = is_whole(shop)
             assert after["served"] == before["served"] and after["runs"] >= before["runs"]
@@ -250,14 +250,14 @@ def test_killed_while_the_network_learns_the_ledger_is_whole(shop: Shop) -> None
     before = is_whole(shop)
     killed = 0
     for phase in LSTM_PHASES:
-        for share in (0, 0.3, 0.6, 0.9):
+        for share in (0, 0.4, 0.8):
             done = _killed_in(shop, phase, share * took[phase])
             killed += done.returncode == -signal.SIGKILL
             after = is_whole(shop)
             assert after["served"] == before["served"] and after["runs"] >= before["runs"]
             before = after
     # The end of a short phase may come first: then the run goes on, and the kill hits what follows, or nothing.
-    assert killed >= 9
+    assert killed >= 7
     done = shop.run("run")
     assert done.returncode == 0, done.stderr
     assert is_whole(shop)["runs"] == before["runs"] + 1

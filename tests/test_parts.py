@@ -15,8 +15,8 @@ from trendcast import features, ledger, pipeline, shards
 from trendcast.features import Features
 from trendcast.models import create
 from trendcast.models.by_measure import KEYS
-from trendcast.models.tables import to_stream
 from trendcast.pipeline import Workspace
+from trendcast.streams import to_stream
 
 EVERY_MODEL = ["analogy", "classical", "ridge", "lightgbm", "lstm", "ensemble"]
 WRITTEN = ("forecasts", "backtests", "explanations", "weights", "coefficients")

@@ -71,6 +71,7 @@ def test_a_run_tells_no_secret_opens_no_connection_and_no_file_to_others(
         "PYTHONPATH": f"{outside}:{REPO}",
         "CONNECTIONS": str(outside / "connections"),
         "DBT_ENV_SECRET_USER": SECRET + "-too",
+        "DBT_LOG_LEVEL_FILE": "debug",
     }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

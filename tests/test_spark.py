@@ -105,6 +105,54 @@ def test_what_may_be_large_is_not_joined_through_the_driver(warehouse: Any) -> N
     assert ["BroadcastHashJoin" in plan for plan in plans] == [True, False]
 
 
+def test_many_rows_of_this_process_do_not_become_objects_of_the_driver(
+    warehouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go as streams, of which Spark guesses a size that is far too small; few go as they are."""
+    few = pa.table(
+        {
+            "id": pa.array([0, 1, 2], pa.int32()),
+            "text": ["a", None, "c"],
+            "at": pa.array([None, dt.datetime(2026, 1, 2, 3, 4, 5, 6), None], pa.timestamp("us")),
+            "day": pa.array([dt.date(2026, 1, 2), None, None]),
+            "share": [0.1, float("nan"), None],
+            "flag": [True, None, False],
+            "listed": pa.array([[1, 2], None, []], pa.list_(pa.int64())),
+        }
+    )
+    warehouse.lookup("few", few)
+    monkeypatch.setattr("trendcast.warehouse.spark._BATCH_ROWS", 2)
+    warehouse.lookup("many", few)
+    for name in ("few", "many"):
+        assert warehouse.query(f"select * from {name} order by id").to_pydict() == {
+            **few.to_pydict(),
+            "share": [0.1, pytest.approx(float("nan"), nan_ok=True), None],
+        }
+    plan = "explain select * from warehouse.amounts join {} on amounts.a = {}.id"
+    plans = [warehouse.query(plan.format(n, n)).to_pylist()[0]["plan"] for n in ("few", "many")]
+    assert ["BroadcastHashJoin" in plan for plan in plans] == [True, False]
+    assert ["MapInArrow" in plan for plan in plans] == [False, True]
+
+
+def test_a_small_driver_sends_on_as_many_rows_as_a_training_learns_from(tmp_path: Path) -> None:
+    """Three million keys, joined where the tables are; as objects of the driver they leave no room in a gigabyte."""
+    n, n_series = 3_000_000, 1000
+    numbers = np.arange(n, dtype=np.int32)
+    names = ("place", "cutoff_t", "season_t", "target_t", "lead_bucket")
+    keys = pa.table({"code": numbers % n_series, **{name: numbers for name in names}})
+    codes = np.arange(n_series, dtype=np.int32)
+    series = pa.table({"code": codes, "name": [f"s{k}" for k in codes]})
+    with running(tmp_path / "small", driver_memory="1g") as small:
+        with connect(small.output("small"), read_only=False) as warehouse:
+            warehouse.lookup("numbered", series)
+            with warehouse.held("keyed", keys):
+                found = warehouse.query(
+                    "select count(distinct name) as names, count(*) as n, sum(target_t) as total "
+                    "from keyed inner join numbered on keyed.code = numbered.code"
+                )
+    assert found.to_pylist() == [{"names": n_series, "n": n, "total": n * (n - 1) // 2}]
+
+
 def test_what_is_written_is_held_in_parts(warehouse: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trendcast.warehouse.spark._FILE_ROWS", 4)
     warehouse.execute("create table warehouse.parts (x bigint) using parquet")

@@ -114,9 +114,13 @@ class Features:
         queries: Mapping[str, str],
         function: Callable[[Mapping[str, pa.Table]], pa.Table],
         schema: pa.Schema,
+        n_rows: int | None = None,
     ) -> pa.Table:
-        """Return the rows a function makes of each shard of series, given the rows of several queries by name."""
-        return self._warehouse.by_shard(queries, "series_id", function, schema, SHARD_ROWS)
+        """Return the rows a function makes of each shard of series, given the rows of several queries by name.
+
+        ``n_rows`` is how many there are at most; where it is not known they are counted.
+        """
+        return self._warehouse.by_shard(queries, "series_id", function, schema, SHARD_ROWS, n_rows)
 
     def text_order(self, expression: str) -> str:
         """SQL to order texts by as Python does."""

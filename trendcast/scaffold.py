@@ -772,7 +772,10 @@ def write(found: Guess, folder: Path) -> None:
                     "schema": "analytics",
                     "threads": os.cpu_count() or 1,
                     "config_options": {"storage_compatibility_version": "v1.0.0"},
-                    "settings": {"preserve_insertion_order": False},
+                    "settings": {
+                        "preserve_insertion_order": False,
+                        "checkpoint_threshold": "256MB",
+                    },
                 }
             },
         }

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from trendcast.features import Features
 from trendcast.models import create
 from trendcast.models.by_measure import KEYS
-from trendcast.models.tables import FORECAST_SCHEMA, from_stream, to_stream
+from trendcast.models.tables import FORECAST_SCHEMA
+from trendcast.streams import from_stream, to_stream
 from trendcast.warehouse import quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
 

@@ -28,8 +28,8 @@ import pyarrow as pa
 from trendcast.design import VARIANCE, Design, Keys, Sides
 from trendcast.features import LEVEL
 from trendcast.models.spread import sampled
-from trendcast.models.tables import from_stream, to_stream
 from trendcast.panel import season_steps
+from trendcast.streams import from_stream, to_stream
 from trendcast.warehouse import quote
 from trendcast.warehouse.duckdb import DuckDBWarehouse
 
@@ -304,7 +304,8 @@ def _by_workers(drawn: Drawn) -> Statistics:
     features, columns = drawn.features, drawn.sides.columns
     adder = Adder(_sums(len(columns), drawn.weight_scale()))
     with _lent(drawn):
-        shards = features.by_shard({ROWS: _joined(drawn)}, adder, Adder.SCHEMA)
+        queries = {ROWS: _joined(drawn)}
+        shards = features.by_shard(queries, adder, Adder.SCHEMA, n_rows=len(drawn.keys))
     if not len(shards):
         return Statistics(columns, {}, Rows.none(len(columns)))
     sums = shards.column("sums").combine_chunks().flatten().to_pylist()

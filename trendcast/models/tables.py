@@ -50,17 +50,3 @@ def forecast_table(forecast: Forecast, dates: dict[int, dt.date]) -> pa.Table:
     for k, name in enumerate(QUANTILE_NAMES):
         columns[name] = pa.array(forecast.quantiles[order, :, k].astype(np.float64).ravel())
     return pa.table(columns)
-
-
-def to_stream(rows: pa.Table) -> bytes:
-    """Return rows as an Arrow stream: what goes over a wire must not depend on how it is pickled."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def from_stream(stream: bytes) -> pa.Table:
-    """Return the rows of an Arrow stream."""
-    return pa.ipc.open_stream(stream).read_all()

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from trendcast.errors import ProjectError, UsageError, WarehouseError, WarehouseLockedError
+from trendcast.streams import from_stream, to_stream
 from trendcast.warehouse.base import literal, quote
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that pandas 3 is newer than what it knows
     from pyspark.errors import AnalysisException, PySparkException
     from pyspark.sql import SparkSession, functions
-    from pyspark.sql.pandas.types import from_arrow_schema
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -219,6 +220,7 @@ class SparkWarehouse:
         function: Callable[[Mapping[str, pa.Table]], pa.Table],
         schema: pa.Schema,
         shard_rows: int,
+        n_rows: int | None = None,
     ) -> pa.Table:
         """Have the executors apply a function to shards of several queries' rows; see `trendcast.warehouse.base`.
 
@@ -227,7 +229,9 @@ class SparkWarehouse:
         """
         with _errors():
             frames = {name: self._sql(sql) for name, sql in queries.items()}
-            needed = -(-self._count(queries.values()) // shard_rows)
+            if n_rows is None:
+                n_rows = self._count(queries.values())
+            needed = -(-n_rows // shard_rows)
             shards = max(needed, int(self._session.conf.get("spark.sql.shuffle.partitions")))
             jobs = max(1, -(-needed // _JOB_SHARDS))
             parts = [
@@ -364,9 +368,27 @@ class SparkWarehouse:
         return self._session.sql(_spelt(sql), args=list(parameters) or None)
 
     def _frame(self, rows: pa.Table) -> Any:
-        if len(rows):
+        """Return rows of this process as a frame; many as streams, which the executors open.
+
+        The driver makes an object of each row it is given, which has many times the row's size.
+        """
+        schema = from_arrow_schema(rows.schema, prefer_timestamp_ntz=False)
+        if not len(rows):
+            return self._session.createDataFrame([], schema)
+        if len(rows) <= _BATCH_ROWS:
             return self._session.createDataFrame(rows)
-        return self._session.createDataFrame([], from_arrow_schema(rows.schema))
+        opened = to_arrow_schema(schema, timezone="UTC")
+
+        def open_streams(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for stream in batch.column("stream").to_pylist():
+                    yield from from_stream(stream).cast(opened).to_batches()
+
+        starts = range(0, len(rows), _BATCH_ROWS)
+        streams = [to_stream(rows.slice(n, _BATCH_ROWS), compression="zstd") for n in starts]
+        frame = self._session.createDataFrame(pa.table({"stream": streams}))
+        # Spark takes what comes of a few streams for little, and would send it through the driver to join it.
+        return frame.mapInArrow(open_streams, schema).hint("merge")
 
     def _comment(self, relation: str) -> str:
         """Return a table's comment, empty where it has none or is gone."""
