@@ -88,8 +88,8 @@ class Warehouse(Protocol):
         """Have the engine's workers apply a function to shards of several queries' rows at once; return all that it returns.
 
         Rows with the same ``key``, a column of every query, go to the same shard. The function is given the shard's rows by the
-        queries' names, about ``shard_rows`` in all, and returns rows of the ``schema``. Rows are counted first, but where ``n_rows`` says how
-        many there are at most.
+        queries' names, about ``shard_rows`` in all, and returns rows of the ``schema``. Rows are counted first unless ``n_rows`` says
+        how many there are at most.
         """
 
     def attach(self, path: str, name: str) -> None:
