@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,6 +162,9 @@ def running(folder: Path, driver_memory: str = "2g") -> Iterator[Cluster]:
         for name, value in cluster.environment.items():
             if name.startswith("SPARK_"):
                 patch.setenv(name, value)
+        # A session of this process with another server would be taken for one with this.
+        patch.setattr("pyspark.sql.connect.session.SparkSession._default_session", None)
+        patch.setattr("pyspark.sql.connect.session.SparkSession._active_session", threading.local())
         try:
             yield cluster
         finally:

@@ -128,7 +128,8 @@ def test_many_rows_of_this_process_do_not_become_objects_of_the_driver(
             **few.to_pydict(),
             "share": [0.1, pytest.approx(float("nan"), nan_ok=True), None],
         }
-    plan = "explain select * from warehouse.amounts join {} on amounts.a = {}.id"
+    warehouse.execute("create table warehouse.joined using parquet as select 1 as a")
+    plan = "explain select * from warehouse.joined join {} on joined.a = {}.id"
     plans = [warehouse.query(plan.format(n, n)).to_pylist()[0]["plan"] for n in ("few", "many")]
     assert ["BroadcastHashJoin" in plan for plan in plans] == [True, False]
     assert ["MapInArrow" in plan for plan in plans] == [False, True]
