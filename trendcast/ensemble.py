@@ -2,7 +2,9 @@
 
 Quantiles are averaged level by level (Vincentization; Lichtendahl, Grushka-Cockayne & Winkler, Is it better to
 average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the scaled pinball loss per
-demand class and lead bucket. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
+demand class and lead bucket. The average is trimmed: a tenth of the weight is cut off at either end, so that one member who is
+far off counts for less (Jose & Winkler, Simple robust averages of forecasts, IJF 2008). That of the means is not, for trimmed
+means of skewed demand are too low, and sums of them too. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
 weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016). A series then tilts its class's
 weights by what each member lost on that series itself, for what suits one series need not suit its neighbour (weights
 from each series' own past performance: Bates & Granger, The combination of forecasts, OR Quarterly 1969).
@@ -60,6 +62,11 @@ SCALE_LIMITS = (0.5, 2.0)
 # than one that lost a tenth.
 TILT = -2.0
 LEAST_LOSS = 0.05
+# Of the weight, cut off below and above before quantiles are averaged.
+TRIM = 0.1
+COMBINED_ROWS = (
+    50_000  # combined at once: to order members takes several times the memory of their forecasts
+)
 # Losses count in units of the series' own error scale: in that of demand a few large series would choose for all. No
 # row counts more than this many times the mean.
 MOST_WEIGHT = 20.0
@@ -276,11 +283,12 @@ class Ensemble:
     def combine(self, rows: Rows) -> Rows:
         """Return the weighted forecasts, not scaled and not rounded; as rows of one member."""
         weights = self.shares(rows)
-        return replace(
-            rows,
-            quantiles=np.einsum("rm,mrq->rq", weights, rows.quantiles)[None],
-            mean=np.einsum("rm,mr->r", weights, rows.mean)[None],
-        )
+        quantiles = np.empty(rows.quantiles.shape[1:])
+        for start in range(0, len(rows), COMBINED_ROWS):
+            part = slice(start, start + COMBINED_ROWS)
+            quantiles[part] = _trimmed_mean(rows.quantiles[:, part], weights[part])
+        mean = np.einsum("rm,mr->r", weights, rows.mean)
+        return replace(rows, quantiles=quantiles[None], mean=mean[None])
 
     def finish(self, combined: Rows) -> Array:
         """Return the quantiles to serve, [R, Q]: scaled about the median, ordered, never negative."""
@@ -659,6 +667,23 @@ def _row_weights(error_scale: Array) -> Array:
     scaled = np.where(known, 1 / np.where(known, error_scale, 1), 0)
     scaled = np.minimum(scaled / scaled.mean(), MOST_WEIGHT)
     return np.asarray(scaled / scaled.mean())
+
+
+def _trimmed_mean(values: Array, weights: Array) -> Array:
+    """Return the members' average without the `TRIM` of the weight that lies lowest and the same highest, [R, Q].
+
+    Parameters
+    ----------
+    values : array [M, R, Q]
+    weights : array [R, M]
+        Add up to 1.
+    """
+    order = np.argsort(values, axis=0, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=0)
+    weight = np.take_along_axis(np.broadcast_to(weights.T[:, :, None], values.shape), order, axis=0)
+    up_to = np.cumsum(weight, axis=0)
+    kept = np.minimum(up_to, 1 - TRIM) - np.maximum(up_to - weight, TRIM)
+    return np.asarray(np.sum(np.maximum(kept, 0) * ordered, axis=0) / (1 - 2 * TRIM))
 
 
 def _simplex_weights(quantiles: Array, actual: Array, importance: Array, start: Array) -> Array:

@@ -21,6 +21,7 @@ from trendcast.ensemble import (
     _pinball,
     _row_weights,
     _simplex_weights,
+    _trimmed_mean,
     concatenate,
     drawn_to_neighbours,
 )
@@ -143,6 +144,35 @@ def test_a_class_never_seen_takes_the_weights_of_all_and_a_far_lead_those_of_the
     smooth = rows.demand_class == "smooth"
     np.testing.assert_array_equal(combined.mean[0][smooth], rows.mean[1][smooth])
     np.testing.assert_array_equal(combined.mean[0][~smooth], rows.mean[0][~smooth])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), n_members=st.integers(1, 5))
+def test_a_tenth_of_the_weight_is_trimmed_at_either_end(seed: int, n_members: int) -> None:
+    """Against a plain mean of many copies of each member, as many as its weight says."""
+    rng = np.random.default_rng(seed)
+    values = np.sort(rng.normal(size=(n_members, 3, 4)), axis=2)
+    copies = rng.multinomial(1000, rng.dirichlet(np.ones(n_members)), size=3)
+    found = _trimmed_mean(values, copies / 1000)
+    for row, level in np.ndindex(found.shape):
+        alike = np.sort(np.repeat(values[:, row, level], copies[row]))
+        assert found[row, level] == pytest.approx(alike[100:900].mean())
+    assert (np.diff(found, axis=1) > -1e-12).all()
+
+
+def test_one_member_far_off_counts_for_less_in_the_quantiles_and_not_in_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = rows_of(np.random.default_rng(0), 7, (1.0, 1.0, 1.0, 1.0))
+    ensemble = Ensemble(tuple("abcd"), counts=False)
+    far = dataclasses.replace(rows, quantiles=rows.quantiles.copy(), mean=rows.mean.copy())
+    far.quantiles[2] += 1e6
+    far.mean[2] += 1e6
+    combined = ensemble.combine(far)
+    np.testing.assert_allclose(combined.quantiles[0], 0.15 / 0.8 * 1e6, rtol=1e-3)
+    np.testing.assert_allclose(combined.mean[0], 0.25 * 1e6, rtol=1e-3)
+    monkeypatch.setattr("trendcast.ensemble.COMBINED_ROWS", 3)
+    np.testing.assert_array_equal(ensemble.combine(far).quantiles, combined.quantiles)
 
 
 # --- Widths ---
