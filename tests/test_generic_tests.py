@@ -65,6 +65,25 @@ def fails() -> Fails:
     return run
 
 
+def test_unique_combination_finds_copies_and_what_is_missing(fails: Fails) -> None:
+    rows = [
+        {"a": 1, "b": "x", "c": 0.5},
+        {"a": 1, "b": "y", "c": None},
+        {"a": 1, "b": None, "c": 0.5},
+        {"a": 2, "b": "x", "c": 0.5},
+        {"a": 2, "b": "x", "c": None},
+    ]
+    found = fails("unique_combination", rows, columns=["a", "b"])
+    assert found == [{"a": 2, "b": "x", "copies": 2}]
+    found = fails("unique_combination", rows, columns=["a", "b"], not_null=["b", "c"])
+    assert sorted(found, key=str) == [
+        {"a": 1, "b": "y", "without_b": 0, "without_c": 1, "copies": 1},
+        {"a": 1, "b": None, "without_b": 1, "without_c": 0, "copies": 1},
+        {"a": 2, "b": "x", "without_b": 0, "without_c": 1, "copies": 2},
+    ]
+    assert fails("unique_combination", rows[:1], columns=["a"], not_null=["a", "b", "c"]) == []
+
+
 def scored(cls: str, model: str, actual: float | None, mean: float) -> dict[str, Any]:
     return {"cls": cls, "model": model, "actual": actual, "mean": mean}
 

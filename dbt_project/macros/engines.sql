@@ -171,14 +171,18 @@ create or replace aggregate {{ quantile }}(double precision, double precision) (
 
 {#- Goes before the `group by` of a search for rows of `model` that are alike in `columns`. An engine that must keep within the memory
     of one machine looks for them among rows whose hash is not alone: groups of numbers are a fraction of groups of texts. -#}
-{% macro where_maybe_copied(model, columns) -%}
-    {{ return(adapter.dispatch('where_maybe_copied', 'trendcast')(model, columns)) }}
+{% macro where_maybe_copied(model, columns, not_null=[]) -%}
+    {{ return(adapter.dispatch('where_maybe_copied', 'trendcast')(model, columns, not_null)) }}
 {%- endmacro %}
 
-{% macro default__where_maybe_copied(model, columns) -%}
+{% macro default__where_maybe_copied(model, columns, not_null) -%}
 {%- endmacro %}
 
-{% macro duckdb__where_maybe_copied(model, columns) -%}
+{% macro duckdb__where_maybe_copied(model, columns, not_null) -%}
 {%- set digest = 'hash(' ~ columns | join(', ') ~ ')' -%}
-where {{ digest }} in (select {{ digest }} as digest from {{ model }} group by 1 having count(*) > 1)
+where
+    {{ digest }} in (select {{ digest }} as digest from {{ model }} group by 1 having count(*) > 1)
+    {%- for column in not_null %}
+    or {{ column }} is null
+    {%- endfor %}
 {%- endmacro %}
