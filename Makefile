@@ -14,7 +14,7 @@ help:
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
 	@echo "make test-spark the tests on Spark: Java 17, half a gigabyte of packages, a quarter of an hour"
-	@echo "make test-whole the whole demo on Postgres and on Spark, half an hour"
+	@echo "make test-whole what CI has no time for: the whole demo on every engine, long pages of the docs; an hour"
 	@echo "make check-integrations  older DuckDB clients, MetricFlow, Superset, Airflow, Dagster; half an hour, 5 GB"
 	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"
@@ -49,8 +49,8 @@ dbt-test: $(STAMP)
 		$(BIN)/dbt --quiet build --project-dir dbt_project --profiles-dir profiles
 	@rm -f $(VENV)/test.duckdb
 
-# A file goes to one process whole; a shop that several files look at is made by the first that needs it.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A process a core, for memory's sake four at most. A file goes to one process whole; a shop that several files look at is made by the first that needs it.
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The first two side by side, for mypy and dbt take one core each.
 test: $(STAMP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import REPO, Shop, shared, shop_vars, with_part_of_the_demo
+from tests.conftest import REPO, Shop, shared, shop_vars
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresShop
@@ -215,16 +214,8 @@ DEMO = {
 def require_same_demo(
     other: PostgresShop | SparkShop,
     tmp_path_factory: pytest.TempPathFactory,
-    *,
-    whole: bool,
 ) -> None:
-    """Run the demo, with the vars of `DEMO`, and compare it with DuckDB's row for row, and that nothing of it is lost.
-
-    Unless it is the ``whole`` demo, it is a quarter of it.
-    """
-    project_dir, name = REPO / "dbt_project", "duckdb_demo"
-    if not whole:
-        project_dir, name = with_part_of_the_demo(tmp_path_factory.mktemp("part")), f"{name}_part"
+    """Run the demo, with the vars of `DEMO`, and compare it with DuckDB's row for row, and that nothing of it is lost."""
 
     def ran(shop: Shop) -> Shop:
         with pytest.MonkeyPatch.context() as patch:
@@ -236,14 +227,14 @@ def require_same_demo(
         return shop
 
     def of_duckdb() -> Shop:
-        return ran(Shop(tmp_path_factory.mktemp("duckdb"), DEMO, project_dir))
+        return ran(Shop(tmp_path_factory.mktemp("duckdb"), DEMO))
 
-    duck = shared(tmp_path_factory, name, of_duckdb)
-    ran(replace(other, project_dir=project_dir))
+    duck = shared(tmp_path_factory, "duckdb_demo", of_duckdb)
+    ran(other)
     assert differences(duck, other) == {}
     (counted,) = duck.query("select count(*) as n from analytics_trendcast.int_series")
     n_series = counted["n"]
-    assert n_series == 295 if whole else n_series > 40
+    assert n_series == 295
     # Models read features in single precision, and what they learn is as near as that.
     sql = "select {} from analytics_marts.fct_forecasts order by series_id, target_date"
     for columns, tolerance in ((["mean"], 1e-3), (["q10", "q50", "q90"], 1.0)):
@@ -255,7 +246,7 @@ def require_same_demo(
         for column in columns:
             off = max(abs(ours[column].to_numpy() - theirs[column].to_numpy()))
             assert off <= tolerance, (column, off)
-    raw = pq.read_metadata(project_dir / "demo_shop" / "transactions.parquet").num_rows
+    raw = pq.read_metadata(REPO / "dbt_project" / "demo_shop" / "transactions.parquet").num_rows
     counted = other.table("select count(*) as n from analytics_trendcast.int_order_lines_checked")
     assert counted["n"].to_pylist() == [raw]
 

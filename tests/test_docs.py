@@ -34,6 +34,8 @@ RUN = (
     *("tutorial", "README", "python", "orchestration", "bi", "report", "decision-marts", "metrics"),
     *("new-model", "new-feature"),
 )
+# Pages of many long commands that other tests run, too: in `make test-whole`.
+LONG = {"orchestration", "decision-marts"}
 NOT_RUN = {
     "README: make demo": "they install, and the second one runs the tests that would run this",
     "tutorial: make demo": "installs into the clone; the test has trendcast installed and runs what follows",
@@ -105,7 +107,7 @@ def test_make_has_what_the_docs_call() -> None:
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("/trendcast demo") == 2
-    for part in ("ruff check", "mypy", "sqlfluff lint", "dbt --quiet build", "pytest -n 2"):
+    for part in ("ruff check", "mypy", "sqlfluff lint", "dbt --quiet build", "pytest -n logical"):
         assert part in told.stdout
     makefile = (REPO / "Makefile").read_text()
     for page in PAGES:
@@ -260,14 +262,19 @@ def ran() -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.whole] * (p in LONG)) for p in RUN]
+)
 def test_the_blocks_of_a_page_run(page: str, clone: Path, ran: set[str]) -> None:
     (path,) = [p for p in PAGES if p.stem == page]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRENDCAST_", "DBT_"))}
     environment |= {"PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
     environment["DBT_LOG_LEVEL_FILE"] = "none"  # a tenth of the time
     before: list[str] = []
-    for block in blocks(path):
+    commands = blocks(path)
+    if page != "tutorial" and not (clone / "trendcast.duckdb").exists():
+        commands.insert(0, Block(page, "bash", "trendcast demo", None))  # it was read first
+    for block in commands:
         if block.reason or block.language not in ("bash", "python"):
             continue
         if block.text in ran:  # another page has the same, which takes a minute

@@ -189,6 +189,7 @@ def test_a_repeated_run_gives_identical_forecasts(
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_on_the_demo_every_model_beats_the_baseline_and_the_ensemble_all(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -534,7 +534,7 @@ def test_the_demo_is_duckdbs_row_for_row(
     for schema in ("raw", "analytics_trendcast", "analytics_marts"):
         warehouse.execute(f"drop schema if exists {schema} cascade")
     demo = SparkShop(tmp_path, DEMO, data_tests=False, cluster=cluster)
-    require_same_demo(demo, tmp_path_factory, whole=True)
+    require_same_demo(demo, tmp_path_factory)
 
 
 def test_a_command_ends_though_the_server_has_gone(cluster: Cluster) -> None:
