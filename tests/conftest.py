@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -295,11 +295,25 @@ def make_shop(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shop]:
     return make
 
 
+def made_small(shop: Shop) -> Shop:
+    """Have a shop built without the marts of decisions and without data tests, which take most of a small shop's run.
+
+    For tests of what a run does, where it ends and how it goes on; other shops have all marts and their tests.
+    """
+    decisions = ("customers", "market", "marketing", "inventory", "compatibility")
+    folder = shop.folder / "project"
+    ignore = shutil.ignore_patterns("target", "logs", "demo_shop", *decisions)
+    shutil.copytree(REPO / "dbt_project", folder / "dbt_project", ignore=ignore)
+    (folder / "profiles").symlink_to(REPO / "profiles")
+    shop.project_dir, shop.data_tests = folder / "dbt_project", False
+    return shop
+
+
 def after_a_run(make_shop: Callable[..., Shop], order_lines: Rows, **vars: Any) -> Shop:
-    """A shop after a run of models that learn in few steps, with two folds; other shops' data are tested."""
+    """A small shop after a run of models that learn in few steps, with two folds."""
     lstm = SMALL_LSTM | {"steps_per_epoch": 3, "max_epochs": 1}
     shop = make_shop(order_lines, lstm=lstm, lightgbm=SMALL_LIGHTGBM, backtest_folds=2, **vars)
-    shop.data_tests = False
+    made_small(shop)
     done = shop.run("run")
     assert done.returncode == 0, done.stderr or done.stdout
     return shop
@@ -386,7 +400,7 @@ def copied(tmp_path: Path) -> Callable[[Shop], Shop]:
     """Return ``copied(shop)``: the same shop in a folder of the test's own."""
 
     def copy(shop: Shop) -> Shop:
-        shutil.copytree(shop.folder, tmp_path / "copy")
-        return Shop(tmp_path / "copy", shop.vars)
+        shutil.copytree(shop.folder, tmp_path / "copy", symlinks=True)
+        return replace(shop, folder=tmp_path / "copy")
 
     return copy

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 import trendcast
-from tests.conftest import REPO, Shop
+from tests.conftest import REPO, Shop, made_small
 
 PRODUCTS = {"green tea": "tea", "black tea": "tea", "beans": "coffee"}
 FIRST = dt.datetime(2026, 1, 1, 12)
@@ -44,7 +44,7 @@ def trained(make_shop: Callable[..., Shop]) -> Shop:
         models=["classical", "ridge", "ensemble"],
         static_attributes=["category"],
     )
-    shop.data_tests = False
+    made_small(shop)
     done = shop.run("run")
     assert done.returncode == 0, done.stderr
     return shop
