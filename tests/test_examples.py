@@ -140,6 +140,7 @@ def test_the_dashboard_of_superset_reads_columns_that_exist(manifest: dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_cron_runs_it(small_run: Shop, copied: Callable[[Shop], Shop], tmp_path: Path) -> None:
     """In a project of its own, as a user has one: `trendcast init`, a night with training, one without."""
     orders = tmp_path / "orders.csv"

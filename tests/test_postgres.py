@@ -325,6 +325,8 @@ def dbt(shop: Shop, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.whole
 def test_dbt_alone_does_not_forget_the_holidays(small: PostgresShop) -> None:
     ran = small.run_apart("run", "--vars", '{"holiday_country": "XX"}')
     assert ran.returncode == UsageError.exit_code and "Valid: AD, AE" in ran.stderr

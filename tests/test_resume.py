@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -251,7 +252,7 @@ def test_a_run_can_be_repeated_and_writes_nothing(whole: Shop) -> None:
     first, n = committed(whole)[0], len(committed(whole))
     before = sorted(whole.artifacts_dir.iterdir())
     # The run's own vars are used, not those of today.
-    today = Shop(whole.folder, {k: v for k, v in whole.vars.items() if "shop" in k})
+    today = replace(whole, vars={k: v for k, v in whole.vars.items() if "shop" in k})
     code, found = reproduced(today, first["run_id"])
     assert (code, found["equal"], found["inputs"]) == (0, True, {})
     assert found["forecasts_sha256"]["now"] == first["forecasts_sha256"]

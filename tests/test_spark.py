@@ -403,6 +403,7 @@ def test_executors_forecast_what_duckdbs_process_does(forecasts: Forecasts) -> N
     assert farthest(forecasts.duckdb, forecasts.spark) < 0.05
 
 
+@pytest.mark.whole
 def test_in_parts_and_with_an_executor_killed_the_forecasts_are_the_same(
     forecasts: Forecasts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,6 +434,7 @@ def test_in_parts_and_with_an_executor_killed_the_forecasts_are_the_same(
     assert max(parts) < history["n"] / 2 < max(forecasts.rows_read)
 
 
+@pytest.mark.whole
 def test_what_a_run_that_dies_has_written_stays_unseen(
     shops: tuple[Shop, SparkShop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +467,7 @@ def test_what_a_run_that_dies_has_written_stays_unseen(
     assert runs[-1] == {"n_series": 2}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", sorted(NOT_ON["spark"]))
 def test_what_others_can_names_the_engine_and_the_alternative(
     shops: tuple[Shop, SparkShop], command: str
@@ -477,6 +480,7 @@ def test_what_others_can_names_the_engine_and_the_alternative(
     assert len(ran.stderr.split("spark local-cluster")[1]) > 60  # and what to do
 
 
+@pytest.mark.whole
 def test_the_other_commands(shops: tuple[Shop, SparkShop], tmp_path: Path) -> None:
     spark = shops[1]
 
@@ -511,6 +515,7 @@ def dbt_command(shop: Shop, *args: str) -> list[str]:
     return [sys.executable, "-m", "dbt.cli.main", *args, *at, "--vars", json.dumps(shop.vars)]
 
 
+@pytest.mark.whole
 def test_unit_tests_of_features(shops: tuple[Shop, SparkShop]) -> None:
     """Those of the models with most SQL of the engine's own; `dbt test` runs all."""
     spark = shops[1]
