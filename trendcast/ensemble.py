@@ -64,9 +64,8 @@ TILT = -2.0
 LEAST_LOSS = 0.05
 # Of the weight, cut off below and above before quantiles are averaged.
 TRIM = 0.1
-COMBINED_ROWS = (
-    50_000  # combined at once: to order members takes several times the memory of their forecasts
-)
+# Combined at once: to order members takes several times the memory of their forecasts.
+COMBINED_ROWS = 50_000
 # Losses count in units of the series' own error scale: in that of demand a few large series would choose for all. No
 # row counts more than this many times the mean.
 MOST_WEIGHT = 20.0
