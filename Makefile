@@ -14,7 +14,7 @@ help:
 	@echo "make test       install and pass every fast check: ruff, mypy, sqlfluff, dbt build, pytest"
 	@echo "make test-slow  the slow tests: whole runs, crashes, repeated runs"
 	@echo "make test-spark the tests on Spark: Java 17, half a gigabyte of packages, a quarter of an hour"
-	@echo "make test-whole what CI has no time for: the whole demo on every engine, long pages of the docs; an hour"
+	@echo "make test-whole what CI has no time for: the whole demo on every engine, long pages of the docs, huge tables; an hour"
 	@echo "make check-integrations  older DuckDB clients, MetricFlow, Superset, Airflow, Dagster; half an hour, 5 GB"
 	@echo "make docs       the documentation site in site/, the page of dbt docs among it"
 	@echo "make lock       requirements.lock anew: the versions of constraints.txt that trendcast runs with, hashed"

@@ -35,7 +35,7 @@ RUN = (
     *("new-model", "new-feature"),
 )
 # Pages of many long commands that other tests run, too: in `make test-whole`.
-LONG = {"orchestration", "decision-marts", "new-feature"}
+LONG = {"orchestration", "bi", "decision-marts", "new-feature"}
 NOT_RUN = {
     "README: make demo": "they install, and the second one runs the tests that would run this",
     "tutorial: make demo": "installs into the clone; the test has trendcast installed and runs what follows",

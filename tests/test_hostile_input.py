@@ -169,6 +169,7 @@ def test_the_corpus_is_forecast(built: Shop, copied: Callable[[Shop], Shop]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_a_million_series_of_one_row_are_summed_right(make_shop: Callable[..., Shop]) -> None:
     import numpy as np
 
@@ -188,6 +189,7 @@ def test_a_million_series_of_one_row_are_summed_right(make_shop: Callable[..., S
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_one_series_of_ten_million_rows_is_summed_right(make_shop: Callable[..., Shop]) -> None:
     import numpy as np
 

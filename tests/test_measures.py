@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -275,9 +276,8 @@ def test_loads_give_what_a_full_build_gives(
 
     def fresh(of: Shop) -> Shop:
         folder = tmp_path / f"fresh{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        (folder / of.path.name).write_bytes(of.path.read_bytes())
-        return Shop(folder, of.vars)
+        shutil.copytree(of.folder, folder)
+        return replace(of, folder=folder)
 
     for load in loads:
         with duckdb.connect(shop.path) as connection:

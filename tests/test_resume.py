@@ -299,6 +299,7 @@ def test_what_cannot_be_repeated_says_why(whole: Shop) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_two_processes_and_other_threads_forecast_the_same(with_every_model: Shop) -> None:
     shop = with_every_model
     limits = ("TRENDCAST_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
