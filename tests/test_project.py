@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,46 @@ def test_what_had_too_little_memory_side_by_side_is_built_again_alone(
     ]
     with pytest.raises(DbtError, match=r"1 of 1 nodes:\n  shop\.wrong: .*whatever runs beside"):
         dbt.build(["wrong"])
+
+
+def test_a_project_is_read_once_and_again_when_anything_of_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "select {{ var('number', 1) }} as x, '{{ env_var('OF_SHOP', 'none') }}' as y"
+    (tmp_path / "dbt_project.yml").write_text(
+        "{name: shop, version: '1.0', profile: trendcast, flags: {send_anonymous_usage_stats: false}}"
+    )
+    model = tmp_path / "models" / "first.sql"
+    model.parent.mkdir()
+    model.write_text(text)
+    monkeypatch.setenv("TRENDCAST_DUCKDB_PATH", str(tmp_path / "shop.duckdb"))
+    target = tmp_path / "target"
+    dbt = Dbt(tmp_path, REPO / "profiles", target_path=target)
+
+    def compiled(dbt: Dbt = dbt) -> str:
+        dbt.compile(["first"])
+        return (target / "compiled" / "shop" / "models" / "first.sql").read_text()
+
+    def read_at() -> int:
+        return (target / "partial_parse.msgpack").stat().st_mtime_ns
+
+    assert compiled() == "select 1 as x, 'none' as y"
+    before = read_at()
+    assert compiled() == "select 1 as x, 'none' as y"
+    assert dbt.matching(["first", "second"]) == ["first"]
+    assert read_at() == before
+    model.write_text(text + ", 3 as z")
+    assert compiled() == "select 1 as x, 'none' as y, 3 as z"
+    monkeypatch.setenv("OF_SHOP", "some")
+    assert compiled() == "select 1 as x, 'some' as y, 3 as z"
+    assert compiled(replace(dbt, vars={"number": 2})) == "select 2 as x, 'some' as y, 3 as z"
+    (model.parent / "second.sql").write_text("select 2 as x")
+    assert dbt.matching(["first", "second"]) == ["first", "second"]
+    (model.parent / "third.sql").write_text("select * from {{ ref('nowhere') }}")
+    with pytest.raises(DbtError, match="nowhere"):
+        dbt.matching(["first"])
+    (model.parent / "third.sql").unlink()
+    assert compiled() == "select 1 as x, 'some' as y, 3 as z"
 
 
 def test_what_dbt_cannot_read_is_told_without_the_drivers_farewell(tmp_path: Path) -> None:

@@ -134,20 +134,21 @@ class Dbt:
     def _run(
         self, arguments: Sequence[str], *, progress: Callable[[str], None] | None = None
     ) -> str:
-        command = ["--no-use-colors", *arguments]
-        command += [
-            "--project-dir",
-            str(self.project_dir),
-            "--profiles-dir",
-            str(self.profiles_dir),
-        ]
+        project_dir, profiles_dir = str(self.project_dir), str(self.profiles_dir)
+        project = ["--project-dir", project_dir, "--profiles-dir", profiles_dir]
         if self.target:
-            command += ["--target", self.target]
+            project += ["--target", self.target]
         if self.vars:
-            command += ["--vars", json.dumps(self.vars)]
+            project += ["--vars", json.dumps(self.vars)]
         if self.target_path:
-            command += ["--target-path", str(self.target_path)]
-            command += ["--log-path", str(self.target_path / "logs")]
+            project += ["--target-path", str(self.target_path)]
+            project += ["--log-path", str(self.target_path / "logs")]
+        request = {
+            "command": list(arguments),
+            "project": project,
+            "project_dir": project_dir,
+            "profiles_dir": profiles_dir,
+        }
         results = self.artifacts_dir / "run_results.json"
         before = results.stat().st_mtime_ns if results.exists() else 0
         lines: list[str] = []
@@ -157,7 +158,7 @@ class Dbt:
             if progress:
                 progress(line.rstrip())
 
-        returncode = _server().run(command, tell)
+        returncode = _server().run(request, tell)
         if returncode:
             ran = results.exists() and results.stat().st_mtime_ns != before
             raise self._failure(lines, self._results() if ran else [])
@@ -201,10 +202,10 @@ class _Server:
         """Whether it is up, and not that of the process this one was forked from."""
         return self._owner == os.getpid() and self._process.poll() is None
 
-    def run(self, arguments: Sequence[str], tell: Callable[[str], None]) -> int:
+    def run(self, request: dict[str, Any], tell: Callable[[str], None]) -> int:
         """Run dbt as if it were started here and now, tell each line it prints, and return its exit code."""
         environment = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
-        request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        request |= {"environment": environment, "folder": str(Path.cwd())}
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         ended = False

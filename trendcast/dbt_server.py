@@ -1,10 +1,13 @@
-"""Imports dbt once, and gives each command that comes in a process of its own: a fork, which costs nothing.
+"""Imports dbt once, reads a project once, and gives each command that comes a process of its own: a fork, which costs nothing.
 
-Importing dbt takes seconds, and a run of trendcast calls dbt three times. A fork ends with its command, so the
-kernel closes whatever connection or lock dbt has left open.
+Importing dbt takes seconds, reading a project takes seconds, and a run of trendcast calls dbt four times. This process reads
+the project itself and keeps what came of it until a file, a setting or the environment is another. A fork has that at once;
+what a command does to it is lost with the fork, as are the connections and locks that dbt leaves open: the kernel closes them.
 
-Started by `trendcast.dbt`. Reads one JSON object a line: ``arguments`` of dbt, ``environment`` and ``folder`` to run
-in. What dbt prints goes to standard output, and then a line of `END` and the exit code.
+Started by `trendcast.dbt`. Reads one JSON object a line: ``command``, of dbt with its arguments; ``project``, the arguments
+that say which project it is, with what settings; ``project_dir`` and ``profiles_dir``, as among them; ``environment`` and
+``folder`` to run in. What dbt prints goes to standard output, and then a line of `END` and the exit code. Where a project cannot be read
+this process ends with the exit code, for nobody knows what state dbt is in then.
 """
 
 from __future__ import annotations
@@ -15,12 +18,30 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Sequence
 
 END = "\0exit "
+# They read what they need themselves, which a fork of a process that has read a project cannot do: it would wait for ever
+# for the threads that dbt's extractor started there.
+ON_THEIR_OWN = ("deps", "retry")
+PLAIN = "--no-use-colors"
+# What a folder has that is Python's or dbt's own.
+NOT_SOURCES = frozenset({"pyvenv.cfg", "partial_parse.msgpack"})
+# Endings of the files that a project may consist of.
+SOURCES = (".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".env")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A project as dbt has read it, and what it was read from (`_origin`)."""
+
+    origin: Any
+    manifest: Any
 
 
 def main() -> None:
@@ -35,40 +56,117 @@ def main() -> None:
             os.kill(pid, signal.SIGINT)
 
     signal.signal(signal.SIGTERM, stop)
-    from dbt.cli.main import cli
+    # Spark's client warns of each setting that a server which is up does not take any more.
+    warnings.filterwarnings("ignore", module=r"pyspark\.")
+    import dbt.cli.main  # noqa: F401
 
     # dbt makes a hundred thousand objects that live until it ends: to look through them for garbage again and again
     # takes a tenth of its time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    reading: Reading | None = None
     for line in sys.stdin:
         request = json.loads(line)
+        command = request["command"]
         if sys.platform != "linux":
             # Elsewhere a fork may not use all of the system's libraries, so this process serves one command.
-            _run(cli, request)
+            _run(request, None)
+        if command[0] not in ON_THEIR_OWN and (
+            command == ["parse"] or reading is None or reading.origin != _origin(request)
+        ):
+            reading = None
+            gc.unfreeze()  # else what was read before would stay for good
+            gc.collect()
+            with _interruptible():
+                reading = _read(request, quiet=command != ["parse"])
+            gc.freeze()
+        if command == ["parse"]:
+            print(f"{END}0", flush=True)
+            continue
         child = os.fork()
         if child == 0:
             _die_with_parent()
-            _run(cli, request)
+            _run(request, reading)
         under_way.append(child)
         _, status = os.waitpid(child, 0)
         under_way.clear()
         print(f"{END}{os.waitstatus_to_exitcode(status)}", flush=True)
 
 
-def _run(cli: Callable[..., Any], request: dict[str, Any]) -> NoReturn:
-    """Become dbt with these arguments."""
+def _read(request: dict[str, Any], *, quiet: bool) -> Reading:
+    """Have dbt read the project here."""
+    origin = _origin(request)  # before: what changes meanwhile is for the next command to see
+    _take_place(request)
+    code, manifest = _invoke([*(["--quiet"] if quiet else []), "parse", *request["project"]], None)
+    if code:
+        sys.exit(code)
+    return Reading(origin, manifest)
+
+
+def _run(request: dict[str, Any], reading: Reading | None) -> NoReturn:
+    """Become dbt with this command."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for dbt to read
+    _take_place(request)
+    arguments = [*request["command"], *request["project"]]
+    if request["command"][0] in ON_THEIR_OWN:
+        anew = "from dbt.cli.main import cli; cli()"
+        os.execv(sys.executable, [sys.executable, "-c", anew, PLAIN, *arguments])
+    code, _ = _invoke(arguments, reading and reading.manifest)
+    sys.exit(code)
+
+
+def _invoke(arguments: Sequence[str], manifest: Any) -> tuple[int, Any]:
+    """Run dbt in this process; return its exit code and what came of it."""
+    from dbt.cli.main import dbtRunner
+
+    arguments = [PLAIN, *arguments]
+    sys.argv = ["dbt", *arguments]  # dbt's artefacts tell how it was called
+    done = dbtRunner(manifest=manifest).invoke(arguments)
+    return (2 if done.exception else 0 if done.success else 1), done.result
+
+
+def _take_place(request: dict[str, Any]) -> None:
+    """Go where the one who asks is, with the same environment."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    # Spark's client warns of each setting that a server which is up does not take any more.
-    warnings.filterwarnings("ignore", module=r"pyspark\.")
-    sys.argv = ["dbt", *request["arguments"]]  # dbt's artefacts tell how it was called
-    cli(request["arguments"], prog_name="dbt")
-    sys.exit()
+
+
+def _origin(request: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a project's reading depends on: its settings, the environment, and every file with time and size."""
+    files, seen = [_stamp(os.path.join(request["profiles_dir"], "profiles.yml"))], set()
+    for folder, folders, names in os.walk(request["project_dir"], followlinks=True):
+        place = os.path.realpath(folder)  # a package may be a link to where this project lies in
+        if place in seen or NOT_SOURCES.intersection(names):
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "logs"]
+        files += [_stamp(os.path.join(folder, name)) for name in names if name.endswith(SOURCES)]
+    return request["project"], request["folder"], request["environment"], sorted(files)
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    try:
+        about = os.stat(path)
+    except OSError:  # it has gone, or was never there: dbt will say so
+        return path, 0, 0
+    return path, about.st_mtime_ns, about.st_size
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have signals end what this process itself does inside."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _die_with_parent() -> None:
