@@ -14,7 +14,6 @@ from trendcast.dbt_server import main
 enable_test_caching()
 with tempfile.TemporaryDirectory() as folder:
     project = ["--project-dir", str(REPO / "dbt_project"), "--profiles-dir", str(REPO / "profiles")]
-    # Its parser in Rust would leave threads behind, which no fork has.
     how = [
         "--no-static-parser",
         "--no-partial-parse",

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 END = "\0exit "
-# They read what they need themselves, which a fork of a process that has read a project cannot do: it would wait for ever
-# for the threads that dbt's extractor started there.
+# They read what they need themselves: one installs what a project consists of, one repeats another command as it was.
 ON_THEIR_OWN = ("deps", "retry")
-PLAIN = "--no-use-colors"
 # What a folder has that is Python's or dbt's own.
 NOT_SOURCES = frozenset({"pyvenv.cfg", "partial_parse.msgpack"})
 # Endings of the files that a project may consist of.
@@ -97,7 +95,9 @@ def _read(request: dict[str, Any], *, quiet: bool) -> Reading:
     """Have dbt read the project here."""
     origin = _origin(request)  # before: what changes meanwhile is for the next command to see
     _take_place(request)
-    code, manifest = _invoke([*(["--quiet"] if quiet else []), "parse", *request["project"]], None)
+    # dbt's parser in Rust would leave threads behind, which no fork has: one that parsed would wait for them for ever.
+    how = ["parse", "--no-static-parser", *request["project"]]
+    code, manifest = _invoke(["--quiet", *how] if quiet else how, None)
     if code:
         sys.exit(code)
     return Reading(origin, manifest)
@@ -109,11 +109,9 @@ def _run(request: dict[str, Any], reading: Reading | None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for dbt to read
     _take_place(request)
-    arguments = [*request["command"], *request["project"]]
-    if request["command"][0] in ON_THEIR_OWN:
-        anew = "from dbt.cli.main import cli; cli()"
-        os.execv(sys.executable, [sys.executable, "-c", anew, PLAIN, *arguments])
-    code, _ = _invoke(arguments, reading and reading.manifest)
+    command = request["command"]
+    known = reading.manifest if reading and command[0] not in ON_THEIR_OWN else None
+    code, _ = _invoke([*command, *request["project"]], known)
     sys.exit(code)
 
 
@@ -121,7 +119,7 @@ def _invoke(arguments: Sequence[str], manifest: Any) -> tuple[int, Any]:
     """Run dbt in this process; return its exit code and what came of it."""
     from dbt.cli.main import dbtRunner
 
-    arguments = [PLAIN, *arguments]
+    arguments = ["--no-use-colors", *arguments]
     sys.argv = ["dbt", *arguments]  # dbt's artefacts tell how it was called
     done = dbtRunner(manifest=manifest).invoke(arguments)
     return (2 if done.exception else 0 if done.success else 1), done.result
