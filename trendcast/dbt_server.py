@@ -31,7 +31,7 @@ ON_THEIR_OWN = ("deps", "retry")
 # What a folder has that is Python's or dbt's own.
 NOT_SOURCES = frozenset({"pyvenv.cfg", "partial_parse.msgpack"})
 # Endings of the files that a project may consist of.
-SOURCES = (".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".env")
+SOURCES = (".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".dbtignore")
 
 
 @dataclass(frozen=True)
