@@ -4,7 +4,7 @@ Quantiles are averaged level by level (Vincentization; Lichtendahl, Grushka-Cock
 average probabilities or quantiles?, Management Science 2013), with weights on the simplex that minimise the scaled pinball loss per
 demand class and lead bucket. The average is trimmed: a tenth of the weight is cut off at either end, so that one member who is
 far off counts for less (Jose & Winkler, Simple robust averages of forecasts, IJF 2008). That of the means is not, for trimmed
-means of skewed demand are too low, and sums of them too. A class with little evidence is drawn towards the whole lead bucket, and that towards nearly equal
+means of skewed demand are too low, and sums of them too. A class with little evidence is drawn towards the whole lead bucket, and that towards equal
 weights, which are hard to beat (Claeskens et al., The forecast combination puzzle, IJF 2016). A series then tilts its class's
 weights by what each member lost on that series itself, for what suits one series need not suit its neighbour (weights
 from each series' own past performance: Bates & Granger, The combination of forecasts, OR Quarterly 1969).
@@ -52,9 +52,6 @@ STEPS = 120
 # month favours the next may not, however many rows it has.
 PRIOR_ROWS = 2_000
 PRIOR_HORIZONS = 4
-# What a member counts before there is evidence, where another counts 1: over the public data sets of docs/accuracy.md the
-# network lost least and ridge most.
-PRIOR_WEIGHTS = {"lstm": 1.4, "ridge": 0.6}
 # A new series' own forecast is worth as much as its neighbours' when its history is this part of the medium window; what the
 # backtest may make of that.
 PRIOR_SHARE = 0.5
@@ -194,15 +191,14 @@ class Ensemble:
     prior_share: float = PRIOR_SHARE
 
     @property
-    def prior(self) -> Array:
-        """One weight a member, before there is evidence, [M]; they add up to 1."""
-        weights = np.array([PRIOR_WEIGHTS.get(member, 1.0) for member in self.members])
-        return np.asarray(weights / weights.sum())
+    def equal(self) -> Array:
+        """One weight a member, all the same."""
+        return np.full(len(self.members), 1 / len(self.members))
 
     def learn(self, rows: Rows, n_horizons: float) -> None:
         """Learn the weights from members' forecasts and what happened over some horizons."""
         for key, index, parent in _segments(rows):
-            prior = np.array(self.weights.get(parent, self.prior)) if parent else self.prior
+            prior = np.array(self.weights.get(parent, self.equal)) if parent else self.equal
             sample = index[:: -(-len(index) // MAX_ROWS)]
             found = _simplex_weights(
                 rows.quantiles[:, sample],
@@ -234,7 +230,7 @@ class Ensemble:
 
     def shares(self, rows: Rows) -> Array:
         """Return what each member counts on each row, [R, M]; they add up to 1."""
-        weights = _look_up(self.weights, rows, self.prior)
+        weights = _look_up(self.weights, rows, self.equal)
         if self.tilts:
             names, where = np.unique(rows.series_id, return_inverse=True)
             alike = [1.0] * len(self.members)
@@ -307,8 +303,8 @@ class Ensemble:
         return np.asarray(out)
 
     def weights_table(self, n_buckets: int) -> pa.Table:
-        """Return one row per demand class, lead bucket and member; those of the prior where nothing was learnt."""
-        prior = {f"{ALL}:{bucket}": self.prior.tolist() for bucket in range(1, n_buckets + 1)}
+        """Return one row per demand class, lead bucket and member; equal weights where nothing was learnt."""
+        equal = {f"{ALL}:{bucket}": self.equal.tolist() for bucket in range(1, n_buckets + 1)}
         rows = [
             {
                 "demand_class": key.rsplit(":", 1)[0],
@@ -317,7 +313,7 @@ class Ensemble:
                 "weight": weight,
                 "n_rows": self.n_rows.get(key, 0),
             }
-            for key, weights in (self.weights or prior).items()
+            for key, weights in (self.weights or equal).items()
             for member, weight in zip(self.members, weights, strict=True)
         ]
         return pa.Table.from_pylist(
@@ -416,7 +412,7 @@ class Backtest:
         self._new: list[tuple[int, IntArray, Array]] = []
 
     def ensemble(self, cutoff_t: int) -> Ensemble:
-        """Return the ensemble for a cutoff: learnt from targets up to it, with the weights of the prior where there are none."""
+        """Return the ensemble for a cutoff: learnt from targets up to it, equal weights where there are none."""
         found = Ensemble(self.members, self.counts)
         members, own, first = [], [], cutoff_t
         for t, rows, combined in self._past:

@@ -619,7 +619,7 @@ def _trials(workspace: Workspace, study_id: str, current: ledger.Run) -> list[tu
 def _last_ensemble(
     workspace: Workspace, features: Features, names: Sequence[str]
 ) -> ensemble.Ensembles | None:
-    """Return the ensemble as the latest run with these models learnt it; with the weights of its prior where there is none."""
+    """Return the ensemble as the latest run with these models learnt it; with equal weights where there is none."""
     if ENSEMBLE not in names:
         return None
     try:
@@ -630,7 +630,7 @@ def _last_ensemble(
         if found.members == tuple(members(names)):
             return found
     except ArtifactError:
-        pass  # never run with these models, or its files are gone: a prior needs neither
+        pass  # never run with these models, or its files are gone: equal weights need neither
     last = features.last_cutoff.t
     return ensemble.Ensembles(
         {

@@ -34,7 +34,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         if weights:
             shares = ", ".join(f"{w['member']} {w['weight']:.2f}" for w in weights)
             learnt = any(w["n_rows"] for w in weights)
-            how = "" if learnt else " (its prior: there was no backtest to learn from)"
+            how = "" if learnt else " (equal: there was no backtest to learn from)"
             of = f" for {measure.replace('_', ' ')}" if len(measures) > 1 else ""
             console.print(f"The ensemble weighs{of} {shares}{how}.", highlight=False, style="dim")
     if summary["timings"]:

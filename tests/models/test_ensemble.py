@@ -424,13 +424,3 @@ def test_the_backtest_says_how_much_a_new_series_borrows(
     walk = Backtest(("a", "b"), counts=False, horizon=HORIZON, medium=8)
     walk.remember_new(100, own.slice(0, HORIZON), analogy.slice(0, HORIZON))
     assert walk.ensemble(100 + HORIZON).prior_share == pytest.approx(PRIOR_SHARE, rel=0.05)
-
-
-def test_before_there_is_evidence_the_network_counts_most_and_ridge_least() -> None:
-    found = Ensemble(("classical", "ridge", "lstm", "a_users_own"), counts=False)
-    assert found.prior.sum() == pytest.approx(1)
-    classical, ridge, lstm, own = found.prior
-    assert ridge < classical == own < lstm
-    weights = found.weights_table(2)
-    assert weights.column("weight").to_pylist() == pytest.approx([*found.prior, *found.prior])
-    assert set(weights.column("n_rows").to_pylist()) == {0}
