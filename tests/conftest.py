@@ -220,7 +220,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def pytest_configure() -> None:
-    """Have dbt served by a process that has read the project's macros, but for trendcast in a process of its own."""
+    """Have dbt served by a process that keeps the project's macros, but for trendcast in a process of its own."""
     dbt_module.SERVER = "tests.dbt_server"
 
 

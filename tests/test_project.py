@@ -352,7 +352,7 @@ def test_what_had_too_little_memory_side_by_side_is_built_again_alone(
         dbt.build(["wrong"])
 
 
-def test_a_project_is_read_once_and_again_when_anything_of_it_is_another(
+def test_a_project_is_parsed_once_and_again_when_anything_of_it_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "select {{ var('number', 1) }} as x, '{{ env_var('OF_SHOP', 'none') }}' as y"
@@ -370,14 +370,14 @@ def test_a_project_is_read_once_and_again_when_anything_of_it_is_another(
         dbt.compile(["first"])
         return (target / "compiled" / "shop" / "models" / "first.sql").read_text()
 
-    def read_at() -> int:
-        return (target / "partial_parse.msgpack").stat().st_mtime_ns
+    def parsed_at() -> int:
+        return (target / "perf_info.json").stat().st_mtime_ns  # only parsing writes it
 
     assert compiled() == "select 1 as x, 'none' as y"
-    before = read_at()
+    before = parsed_at()
     assert compiled() == "select 1 as x, 'none' as y"
     assert dbt.matching(["first", "second"]) == ["first"]
-    assert read_at() == before
+    assert parsed_at() == before
     model.write_text(text + ", 3 as z")
     assert compiled() == "select 1 as x, 'none' as y, 3 as z"
     monkeypatch.setenv("OF_SHOP", "some")
@@ -389,6 +389,8 @@ def test_a_project_is_read_once_and_again_when_anything_of_it_is_another(
     with pytest.raises(DbtError, match="nowhere"):
         dbt.matching(["first"])
     (model.parent / "third.sql").unlink()
+    with pytest.raises(DbtError, match="No such option"):
+        dbt.matching(["first", "--no-such"])
     assert compiled() == "select 1 as x, 'some' as y, 3 as z"
 
 

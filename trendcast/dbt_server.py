@@ -1,13 +1,13 @@
-"""Imports dbt once, reads a project once, and gives each command that comes a process of its own: a fork, which costs nothing.
+"""Imports dbt once, parses a project once, and gives each command a process of its own: a fork, which costs nothing.
 
-Importing dbt takes seconds, reading a project takes seconds, and a run of trendcast calls dbt four times. This process reads
-the project itself and keeps what came of it until a file, a setting or the environment is another. A fork has that at once;
+Importing dbt takes seconds, parsing a project takes seconds, and a run of trendcast calls dbt four times. This process parses
+the project itself and keeps the manifest until a file, a setting or the environment is another. A fork has that at once;
 what a command does to it is lost with the fork, as are the connections and locks that dbt leaves open: the kernel closes them.
 
 Started by `trendcast.dbt`. Reads one JSON object a line: ``command``, of dbt with its arguments; ``project``, the arguments
 that say which project it is, with what settings; ``project_dir`` and ``profiles_dir``, as among them; ``environment`` and
-``folder`` to run in. What dbt prints goes to standard output, and then a line of `END` and the exit code. Where a project cannot be read
-this process ends with the exit code, for nobody knows what state dbt is in then.
+``folder`` to run in. What dbt prints goes to standard output, and then a line of `END` and the exit code. Where a project
+cannot be parsed this process ends with the exit code, for nobody knows what state dbt is in then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 END = "\0exit "
-# They read what they need themselves: one installs what a project consists of, one repeats another command as it was.
+# They parse what they need themselves: one installs what a project consists of, one repeats another command as it was.
 ON_THEIR_OWN = ("deps", "retry")
 # What a folder has that is Python's or dbt's own.
 NOT_SOURCES = frozenset({"pyvenv.cfg", "partial_parse.msgpack"})
@@ -35,10 +35,10 @@ SOURCES = (".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".dbtignore")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A project as dbt has read it, and what it was read from (`_origin`)."""
+class Parsed:
+    """A project as dbt has parsed it, and the fingerprint of what it was parsed from."""
 
-    origin: Any
+    fingerprint: Any
     manifest: Any
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     # takes a tenth of its time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    reading: Reading | None = None
+    parsed: Parsed | None = None
     for line in sys.stdin:
         request = json.loads(line)
         command = request["command"]
@@ -70,13 +70,13 @@ def main() -> None:
             # Elsewhere a fork may not use all of the system's libraries, so this process serves one command.
             _run(request, None)
         if command[0] not in ON_THEIR_OWN and (
-            command == ["parse"] or reading is None or reading.origin != _origin(request)
+            command == ["parse"] or parsed is None or parsed.fingerprint != _fingerprint(request)
         ):
-            reading = None
-            gc.unfreeze()  # else what was read before would stay for good
+            parsed = None
+            gc.unfreeze()  # else what was parsed before would stay for good
             gc.collect()
             with _interruptible():
-                reading = _read(request, quiet=command != ["parse"])
+                parsed = _parse(request, quiet=command != ["parse"])
             gc.freeze()
         if command == ["parse"]:
             print(f"{END}0", flush=True)
@@ -84,44 +84,49 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             _die_with_parent()
-            _run(request, reading)
+            _run(request, parsed)
         under_way.append(child)
         _, status = os.waitpid(child, 0)
         under_way.clear()
         print(f"{END}{os.waitstatus_to_exitcode(status)}", flush=True)
 
 
-def _read(request: dict[str, Any], *, quiet: bool) -> Reading:
-    """Have dbt read the project here."""
-    origin = _origin(request)  # before: what changes meanwhile is for the next command to see
+def _parse(request: dict[str, Any], *, quiet: bool) -> Parsed:
+    """Have dbt parse the project here."""
+    fingerprint = _fingerprint(
+        request
+    )  # before: what changes meanwhile is for the next command to see
     _take_place(request)
     # dbt's parser in Rust would leave threads behind, which no fork has: one that parsed would wait for them for ever.
     how = ["parse", "--no-static-parser", *request["project"]]
     code, manifest = _invoke(["--quiet", *how] if quiet else how, None)
     if code:
         sys.exit(code)
-    return Reading(origin, manifest)
+    return Parsed(fingerprint, manifest)
 
 
-def _run(request: dict[str, Any], reading: Reading | None) -> NoReturn:
+def _run(request: dict[str, Any], parsed: Parsed | None) -> NoReturn:
     """Become dbt with this command."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # requests are not for dbt to read
     _take_place(request)
     command = request["command"]
-    known = reading.manifest if reading and command[0] not in ON_THEIR_OWN else None
+    known = parsed.manifest if parsed and command[0] not in ON_THEIR_OWN else None
     code, _ = _invoke([*command, *request["project"]], known)
     sys.exit(code)
 
 
 def _invoke(arguments: Sequence[str], manifest: Any) -> tuple[int, Any]:
     """Run dbt in this process; return its exit code and what came of it."""
+    from dbt.cli.exceptions import DbtUsageException
     from dbt.cli.main import dbtRunner
 
     arguments = ["--no-use-colors", *arguments]
     sys.argv = ["dbt", *arguments]  # dbt's artefacts tell how it was called
     done = dbtRunner(manifest=manifest).invoke(arguments)
+    if isinstance(done.exception, DbtUsageException):
+        print(done.exception, flush=True)  # all others dbt tells itself
     return (2 if done.exception else 0 if done.success else 1), done.result
 
 
@@ -132,8 +137,8 @@ def _take_place(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
 
 
-def _origin(request: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what a project's reading depends on: its settings, the environment, and every file with time and size."""
+def _fingerprint(request: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what parsing a project depends on: its settings, the environment, and every file with time and size."""
     files, seen = [_stamp(os.path.join(request["profiles_dir"], "profiles.yml"))], set()
     for folder, folders, names in os.walk(request["project_dir"], followlinks=True):
         place = os.path.realpath(folder)  # a package may be a link to where this project lies in
